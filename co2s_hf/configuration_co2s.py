@@ -1,0 +1,267 @@
+"""Configuration of Co2S (arXiv 2512.23035): two ViT students and the guidance head that both use."""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, CLIPVisionConfig, DINOv3ViTConfig, PreTrainedConfig
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+# The backbones of the paper have 12 blocks; other depths take their skips at the same relative depth.
+PAPER_DEPTH, PAPER_CLIP_SKIPS, PAPER_DINOV3_SKIPS = 12, (0, 4), (2, 7)
+
+PAPER_DINOV3: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_register_tokens": 4,
+}
+
+# The second student may be any plain ViT of the DINO family that transformers offers as a backbone.
+DINO_MODEL_TYPES = ("dinov3_vit", "dinov2", "dinov2_with_registers")
+
+# What the released code computes (the configuration's other fields do not differ from the paper's meaning).
+OFFICIAL_NUMERICS: dict[str, Any] = {
+    "clip_image_mean": IMAGENET_DEFAULT_MEAN,
+    "clip_image_std": IMAGENET_DEFAULT_STD,
+    "clip_skip_value_path": True,
+    "clip_logits_size": 224,
+    "dinov3_logits_size": 256,
+    "dinov3_pads_input": False,
+}
+
+# Students small enough to train from random weights on two CPU cores.
+TINY_CLIP: dict[str, Any] = {
+    "hidden_size": 96,
+    "intermediate_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 3,
+    "patch_size": 8,
+    "image_size": 96,
+    "projection_dim": 64,
+}
+TINY_DINOV3: dict[str, Any] = {
+    "hidden_size": 96,
+    "intermediate_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 3,
+    "patch_size": 8,
+    "image_size": 96,
+    "num_register_tokens": 4,
+}
+TINY_HEAD: dict[str, Any] = {
+    "head_channels": 32,
+    "head_text_channels": 32,
+    "head_up_channels": (32, 16),
+    "head_skip_channels": (16, 8),
+}
+
+
+@strict
+class Co2SConfig(PreTrainedConfig):
+    """Everything that fixes the numbers `Co2SForSemanticSegmentation` computes.
+
+    The defaults are the *native* numerics, what the paper means. `from_backbones(..., numerics="official")` gives
+    the *official* ones, what the released code computes (`OFFICIAL_NUMERICS`, plus exact GELU and layer norm
+    epsilon 1e-6 in the sub-configurations), for released checkpoints.
+
+    Raises:
+        ValueError: fields contradict each other; the message names both sides.
+    """
+
+    model_type = "co2s"
+    sub_configs_defaults = {"clip_config": CLIPVisionConfig, "dinov3_config": DINOv3ViTConfig}
+
+    clip_config: dict | PreTrainedConfig | None = None  # the CLIP student's vision tower
+    dinov3_config: dict | PreTrainedConfig | None = None  # the DINOv3 (or DINOv2) student's ViT
+
+    # What the pixel values handed to the model were normalised with, and what each student's weights expect.
+    image_mean: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_MEAN)
+    image_std: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_STD)
+    clip_image_mean: list[float] | tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
+    clip_image_std: list[float] | tuple[float, ...] = tuple(OPENAI_CLIP_STD)
+    dinov3_image_mean: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_MEAN)
+    dinov3_image_std: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_STD)
+
+    clip_skip_layers: list[int] | tuple[int, ...] | None = None  # two 0-based blocks; None: at the paper's depth
+    clip_skip_value_path: bool = False  # skips without the attention of their own block
+    clip_logits_size: int | None = None  # side of the square that logits are squeezed through; None: no squeeze
+    dinov3_skip_layers: list[int] | tuple[int, ...] | None = None
+    dinov3_logits_size: int | None = None
+    dinov3_pads_input: bool = True  # False: pixels beyond the last whole patch are dropped
+
+    # The guidance head (VLG decoder); the same widths for both students.
+    head_channels: int = 128
+    head_text_channels: int = 128
+    head_up_channels: list[int] | tuple[int, ...] = (64, 32)
+    head_skip_channels: list[int] | tuple[int, ...] = (32, 16)
+    head_num_layers: int = 2
+    head_num_attention_heads: int = 4
+    head_pool_size: int = 4
+    head_kernel_size: int = 7
+
+    fusion: Literal["confidence", "mean", "clip", "dinov3"] = "confidence"
+    window_px: int = 512  # larger images are segmented by a sliding window of this side
+    window_stride_px: int | None = None  # None: 5/6 of the window, as the paper evaluates
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.clip_config is None:
+            self.clip_config = CLIPVisionConfig(patch_size=16)
+        if self.dinov3_config is None:
+            self.dinov3_config = _without_rope_augmentation(DINOv3ViTConfig(**PAPER_DINOV3))
+        # The declared default is DINOv3; another member of the family announces itself by its model_type.
+        if isinstance(self.dinov3_config, dict):
+            model_type = self.dinov3_config.get("model_type", "dinov3_vit")
+            _refuse_unless(model_type in DINO_MODEL_TYPES, f"dinov3_config is a {model_type!r}", DINO_MODEL_TYPES)
+            self.dinov3_config = AutoConfig.for_model(**{**self.dinov3_config, "model_type": model_type})
+        super().__post_init__(**kwargs)
+        if self.clip_skip_layers is None:
+            self.clip_skip_layers = _at_relative_depth(PAPER_CLIP_SKIPS, self.clip_config.num_hidden_layers, 0)
+        if self.dinov3_skip_layers is None:
+            self.dinov3_skip_layers = _at_relative_depth(PAPER_DINOV3_SKIPS, self.dinov3_config.num_hidden_layers, 1)
+        if self.window_stride_px is None:
+            self.window_stride_px = int(self.window_px * (1 - 1 / 6))
+        self._set_dinov3_outputs()
+        self._check_channels()
+        self._check_layers()
+
+    def _set_dinov3_outputs(self) -> None:
+        depth = self.dinov3_config.num_hidden_layers
+        stages = [layer + 1 for layer in (*self.dinov3_skip_layers, depth - 1)]  # stage 0 is the stem
+        self.dinov3_config.set_output_features_output_indices(out_features=None, out_indices=stages)
+        self.dinov3_config.apply_layernorm = True
+        self.dinov3_config.reshape_hidden_states = True
+
+    def _check_channels(self) -> None:
+        channels = self.clip_config.num_channels
+        if self.dinov3_config.num_channels != channels:
+            raise ValueError(
+                f"clip_config.num_channels is {channels} but dinov3_config.num_channels is "
+                f"{self.dinov3_config.num_channels}: both students see the same image."
+            )
+        for name in ("image", "clip_image", "dinov3_image"):
+            for statistic in ("mean", "std"):
+                values = getattr(self, f"{name}_{statistic}")
+                if len(values) != channels:
+                    raise ValueError(
+                        f"{name}_{statistic} has {len(values)} values but clip_config.num_channels is {channels}: "
+                        f"give one value for each band."
+                    )
+
+    def _check_layers(self) -> None:
+        for name, layers, depth in (
+            ("clip", self.clip_skip_layers, self.clip_config.num_hidden_layers),
+            ("dinov3", self.dinov3_skip_layers, self.dinov3_config.num_hidden_layers),
+        ):
+            if len(layers) != 2 or not 0 <= layers[0] < layers[1] < depth:
+                raise ValueError(
+                    f"{name}_skip_layers is {list(layers)} but {name}_config.num_hidden_layers is {depth}: "
+                    f"expected two increasing 0-based blocks below it."
+                )
+        for channels in (self.head_channels, *self.head_up_channels):
+            if channels % 16:
+                raise ValueError(f"head width {channels} is not a multiple of 16, the head's group norm size.")
+        if self.window_px < 1 or not 1 <= self.window_stride_px <= self.window_px:
+            raise ValueError(
+                f"window_stride_px is {self.window_stride_px} but window_px is {self.window_px}: "
+                f"the stride must lie between 1 and the window, or pixels would be left out."
+            )
+
+    @property
+    def num_channels(self) -> int:
+        """Number of image bands."""
+        return self.clip_config.num_channels
+
+    @classmethod
+    def from_backbones(
+        cls,
+        clip: str | PathLike[str] | None,
+        dinov3: str | PathLike[str] | None,
+        class_names: Sequence[str],
+        *,
+        numerics: Literal["native", "official"] = "native",
+        **overrides: Any,
+    ) -> "Co2SConfig":
+        """Configuration for two backbones, read from their folders or Hub ids.
+
+        Args:
+            clip: any CLIP in transformers format, whole or vision tower; `None` for a tiny random one.
+            dinov3: any DINOv3 or DINOv2 ViT in transformers format; `None` for a tiny random one.
+            class_names: the classes, in the order of their ids.
+            numerics: "native" or "official", see the class.
+            overrides: further fields of the configuration.
+
+        Raises:
+            ValueError: a folder holds another kind of model, or the classes are unusable.
+        """
+        names = list(class_names)
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise ValueError(f"expected at least two different class names, found {names}.")
+        clip_config = CLIPVisionConfig(**TINY_CLIP) if clip is None else read_clip_config(clip)
+        dinov3_config = _tiny_dinov3() if dinov3 is None else read_dino_config(dinov3)
+        fields: dict[str, Any] = dict(TINY_HEAD) if clip is None and dinov3 is None else {}
+        if numerics == "official":
+            clip_config.hidden_act, clip_config.layer_norm_eps = "gelu", 1e-6
+            dinov3_config.layer_norm_eps = 1e-6
+            fields.update(OFFICIAL_NUMERICS)
+        elif numerics != "native":
+            raise ValueError(f"numerics is {numerics!r}, expected 'native' or 'official'.")
+        fields.update(overrides)
+        return cls(
+            clip_config=clip_config,
+            dinov3_config=dinov3_config,
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+            **fields,
+        )
+
+
+def read_clip_config(source: str | PathLike[str]) -> CLIPVisionConfig:
+    """Vision configuration of a CLIP folder or Hub id; ValueError where it holds another kind of model."""
+    config = AutoConfig.from_pretrained(source)
+    _refuse_unless(
+        config.model_type in ("clip", "clip_vision_model"), f"{source} holds a {config.model_type!r} model", ("clip",)
+    )
+    if config.model_type == "clip":
+        # A whole CLIP states the width of the joint space at its top; the copy in vision_config may be stale.
+        config.vision_config.projection_dim = config.projection_dim
+        config = config.vision_config
+    config.dtype = None  # how the file stores its numbers is not how a student computes
+    return config
+
+
+def read_dino_config(source: str | PathLike[str]) -> PreTrainedConfig:
+    """Configuration of a DINOv3 or DINOv2 folder or Hub id; ValueError where it holds another kind of model."""
+    config = AutoConfig.from_pretrained(source)
+    _refuse_unless(
+        config.model_type in DINO_MODEL_TYPES, f"{source} holds a {config.model_type!r} model", DINO_MODEL_TYPES
+    )
+    config.dtype = None
+    return _without_rope_augmentation(config)
+
+
+def _tiny_dinov3() -> PreTrainedConfig:
+    return _without_rope_augmentation(DINOv3ViTConfig(**TINY_DINOV3))
+
+
+def _without_rope_augmentation(config: PreTrainedConfig) -> PreTrainedConfig:
+    # transformers switches DINOv3's pretraining augmentation of the positions on in train(); Co2S trains without it.
+    if config.model_type == "dinov3_vit":
+        config.pos_embed_shift = config.pos_embed_jitter = config.pos_embed_rescale = None
+    return config
+
+
+def _at_relative_depth(layers: Sequence[int], depth: int, end: int) -> list[int]:
+    """Blocks of a network of `depth` blocks that lie where `layers` lie in one of 12; `end` 1 counts from its end."""
+    scaled = [max(0, round((layer + end) * depth / PAPER_DEPTH) - end) for layer in layers]
+    return [min(scaled[0], depth - 2), max(scaled[1], scaled[0] + 1)]
+
+
+def _refuse_unless(accepted: bool, found: str, expected: Sequence[str]) -> None:
+    if not accepted:
+        raise ValueError(f"{found}, expected one of {', '.join(expected)} in transformers format.")
+
+
+__all__ = ["Co2SConfig"]

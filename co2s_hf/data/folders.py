@@ -1,0 +1,430 @@
+"""From a folder of images and masks to a split that is fit for training, or to one clear error."""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from .images import IGNORE, IMAGE_SUFFIXES, ImageError, image_size, read_image, read_mask
+
+_SHOWN = 5  # names in one message
+_DARK_16BIT = 2**14  # 16-bit images are divided by 65535: below a quarter of that, a model sees them nearly black
+
+
+class DataError(ValueError):
+    """The data cannot be trained on; the message names the files, what was expected and the way out."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a split.
+
+    Attributes:
+        image: Path of the image file.
+        mask: Path of its mask; None for unlabelled images. Where no mask was found, the path where it was expected,
+            ending in `.*`: `check_split` reports it.
+        scene: What must not be torn apart between training and validation: neighbouring tiles share a scene.
+    """
+
+    image: Path
+    mask: Path | None
+    scene: str
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """Which images teach with a mask, which teach without one, and which measure. Class id = place in `classes`."""
+
+    classes: tuple[str, ...]
+    labelled: tuple[Sample, ...]
+    unlabelled: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Find
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def find_split(
+    root: str | Path,
+    *,
+    classes: Sequence[str],
+    images: str = "images",
+    masks: str = "labels",
+    labelled: Sequence[str] | None = None,
+    unlabelled: Sequence[str] | None = None,
+    validation: Sequence[str] | None = None,
+    scene_pattern: str | None = None,
+    validation_fraction: float | None = None,
+    seed: int = 0,
+) -> DataSplit:
+    r"""Find the images and masks of a data set under `root`; opens no image.
+
+    An entry of `labelled`, `unlabelled` and `validation` is one of:
+      - a glob under the images folder: `tile[1-6]_*.jpg`, `**/*.png`, or just a file name;
+      - a folder, absolute or under `root`: every image in it and below;
+      - a `.txt` list, absolute or under `root`: "image" or "image mask" per line, under `root` or its images (masks)
+        folder. The mask column of an unlabelled list is never looked at.
+
+    The mask of an image has its name, with any image suffix, at the same place below the masks folder.
+
+    Args:
+        root: Folder of the data set.
+        classes: Class names; a mask pixel is an index into them, or 255 without a label.
+        images: Images folder, under `root`.
+        masks: Masks folder, under `root`.
+        labelled: Entries; None takes every image with a mask that validation leaves.
+        unlabelled: Entries; None takes every image that is neither labelled nor of a validation scene.
+        validation: Entries; None holds out whole scenes of the labelled images (see `validation_fraction`); those
+            scenes are then also taken out of `labelled` and `unlabelled`.
+        scene_pattern: Regular expression, searched for in the path below the images folder; its first group is the
+            scene, for example `(tile\d+)_part`. None: every image is a scene.
+        validation_fraction: Share of the labelled images, in (0, 1), to hold out when `validation` is None.
+        seed: Draws the scenes that are held out.
+
+    Raises:
+        DataError: No images; an entry that matches nothing; a listed file that does not exist; a name that the scene
+            pattern does not match; no way to choose validation images.
+    """
+    folder = _Folder(Path(root), images, masks, scene_pattern)
+    measured = [] if validation is None else folder.collect(validation, "validation")
+    held_out = {sample.scene for sample in measured}
+    if labelled is None:
+        taught = [s for s in folder.everything() if folder.has_mask(s) and s.scene not in held_out]
+    else:
+        taught = folder.collect(labelled, "labelled")
+    pool = None if unlabelled is None else folder.collect(unlabelled, "unlabelled")
+    if validation is None:
+        held_out = _draw_scenes(taught, validation_fraction, seed)
+        measured = [s for s in taught if s.scene in held_out]
+        taught = [s for s in taught if s.scene not in held_out]
+        pool = None if pool is None else [s for s in pool if s.scene not in held_out]
+    if pool is None:
+        known = {sample.image for sample in taught}
+        pool = [s for s in folder.everything() if s.image not in known and s.scene not in held_out]
+    without_masks = tuple(Sample(s.image, None, s.scene) for s in pool)
+    return DataSplit(tuple(classes), tuple(taught), without_masks, tuple(measured))
+
+
+class _Folder:
+    """The files of one data set folder, listed once."""
+
+    def __init__(self, root: Path, images: str, masks: str, scene_pattern: str | None) -> None:
+        self.root = _normal(root.expanduser().absolute())
+        self.images_dir, self.masks_dir = _normal(self.root / images), _normal(self.root / masks)
+        self.scene_pattern = scene_pattern
+        if not self.images_dir.is_dir():
+            raise DataError(
+                f"There is no images folder {self.images_dir}; expected the images of the data set in it. Check the "
+                "root folder and the name of its images folder."
+            )
+        self.masks = self._list_masks()
+        self.images = [path for path in _images_in(self.images_dir) if not self._is_mask(path)]
+        if not self.images:
+            raise DataError(f"{self.images_dir} holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+
+    def _list_masks(self) -> dict[Path, Path]:
+        """Map the place of a mask below the masks folder, without its suffix, to its path."""
+        masks: dict[Path, Path] = {}
+        for path in _images_in(self.masks_dir):
+            twin = masks.setdefault(path.relative_to(self.masks_dir).with_suffix(""), path)
+            if twin != path:
+                raise DataError(f"{twin} and {path} are both masks of the same image; expected one. Move one of them away.")
+        return masks
+
+    def everything(self) -> list[Sample]:
+        return self._samples((image, None) for image in self.images)
+
+    def collect(self, entries: Sequence[str], part: str) -> list[Sample]:
+        """Resolve the entries of one part of the split, in their order, every image once."""
+        if isinstance(entries, str):
+            raise DataError(f'{part} is the text "{entries}"; expected a list of entries, such as ["{entries}"].')
+        found: dict[Path, Path | None] = {}
+        for entry in entries:
+            pairs = self._resolve(entry)
+            if not pairs:
+                raise DataError(
+                    f'The {part} entry "{entry}" matches no image; expected a glob under {self.images_dir} (it holds '
+                    f"{_some([p.relative_to(self.images_dir) for p in self.images])}), a folder, or a .txt list."
+                )
+            for image, mask in pairs:
+                found.setdefault(image, mask)
+        return self._samples(found.items())
+
+    def has_mask(self, sample: Sample) -> bool:
+        return sample.mask is not None and sample.mask.suffix != ".*"
+
+    def _resolve(self, entry: str) -> list[tuple[Path, Path | None]]:
+        path = _normal(self.root / entry)
+        if path.suffix == ".txt":
+            return self._read_list(path)
+        if path.is_dir():
+            return [(image, None) for image in _images_in(path) if not self._is_mask(image)]
+        if Path(entry).is_absolute():
+            return [(path, None)] if path.is_file() else []
+        matches = sorted(self.images_dir.glob(entry))
+        return [(image, None) for image in matches if _is_image(image) and not self._is_mask(image)]
+
+    def _read_list(self, path: Path) -> list[tuple[Path, Path | None]]:
+        if not path.is_file():
+            raise DataError(f"There is no list {path}; expected a text file with one image per line.")
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        pairs, missing = [], []
+        for line in filter(None, lines):
+            words = line.split()
+            whole = self._locate(line, self.images_dir)  # a single name may hold spaces
+            image = whole or self._locate(words[0], self.images_dir)
+            if image is None:
+                missing.append(words[0])
+                continue
+            has_mask_column = whole is None and len(words) == 2
+            pairs.append((image, self._listed_mask(words[1]) if has_mask_column else None))
+        if missing:
+            raise DataError(
+                f"{path} names {_count(missing, 'image')} that exist neither under {self.root} nor under "
+                f"{self.images_dir}: {_some(missing)}. Check the root folder, or correct the list."
+            )
+        return pairs
+
+    def _locate(self, name: str, folder: Path) -> Path | None:
+        candidates = (_normal(base / name) for base in (self.root, folder))
+        return next((path for path in candidates if path.is_file()), None)
+
+    def _listed_mask(self, name: str) -> Path:
+        return self._locate(name, self.masks_dir) or self.root / name
+
+    def _samples(self, pairs: Iterable[tuple[Path, Path | None]]) -> list[Sample]:
+        samples, unmatched = [], []
+        for image, listed_mask in pairs:
+            place = self._place(image)
+            scene = self._scene(place)
+            mask = listed_mask or self.masks.get(place.with_suffix("")) or self.masks_dir / f"{place.with_suffix('')}.*"
+            if scene is None:
+                unmatched.append(place)
+            else:
+                samples.append(Sample(image, mask, scene))
+        if unmatched:
+            raise DataError(
+                f"The scene pattern {self.scene_pattern!r} finds no scene in {_count(unmatched, 'image name')}: "
+                f"{_some(unmatched)}. Give a regular expression whose first group is the scene."
+            )
+        return samples
+
+    def _place(self, image: Path) -> Path:
+        """Where an image lies below the images folder, or else below the root folder, or else in the file system."""
+        base = next(base for base in (self.images_dir, self.root, Path(image.anchor)) if image.is_relative_to(base))
+        return image.relative_to(base)
+
+    def _scene(self, place: Path) -> str | None:
+        if self.scene_pattern is None:
+            return place.with_suffix("").as_posix()
+        match = re.search(self.scene_pattern, place.as_posix())
+        return match.group(1) if match and match.re.groups else None
+
+    def _is_mask(self, path: Path) -> bool:
+        return self.masks_dir != self.images_dir and path.is_relative_to(self.masks_dir)
+
+
+def _draw_scenes(samples: Sequence[Sample], fraction: float | None, seed: int) -> set[str]:
+    """Draw whole scenes until they hold `fraction` of the images; at least one, never all."""
+    if fraction is None or not 0 < fraction < 1:
+        raise DataError(
+            f"No validation images are named and validation_fraction is {fraction}; name the validation images, or "
+            "give the share of the labelled images to hold out, between 0 and 1."
+        )
+    counts = {scene: 0 for scene in sorted({sample.scene for sample in samples})}
+    for sample in samples:
+        counts[sample.scene] += 1
+    if len(counts) < 2:
+        raise DataError(
+            f"The {_count(samples, 'labelled image')} belong to {_count(counts, 'scene')}; expected at least two, to "
+            "hold one out for validation. Check scene_pattern, or name the validation images."
+        )
+    drawn: set[str] = set()
+    for scene in np.random.default_rng(seed).permutation(list(counts))[:-1]:
+        drawn.add(str(scene))
+        if sum(counts[s] for s in drawn) >= fraction * len(samples):
+            break
+    return drawn
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path))  # "a/../b" and "b" must be one image; links stay as they are named
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if _is_image(path))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Check
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_split(split: DataSplit, num_bands: int = 3, *, decode_unlabelled: bool = True) -> list[str]:
+    """Decode every file of a split, and refuse before training what would break or spoil it.
+
+    Args:
+        split: The split to check.
+        num_bands: Bands that the model takes.
+        decode_unlabelled: Decode the unlabelled images too, under a progress bar; False trusts them.
+
+    Returns:
+        Warnings, one sentence each: classes never labelled or never measured, scenes on both sides, dark 16-bit images.
+
+    Raises:
+        DataError: An empty part; validation images among the others; a missing mask, or one of another size or with
+            ids that no class has; files that do not decode; another number of bands. One kind of problem per error.
+    """
+    _check_parts(split)
+    with_masks = split.labelled + split.validation
+    _check_masks_exist(with_masks)
+    _check_sizes(with_masks)
+    labelled_px = _count_ids(split.labelled, split.classes)
+    validation_px = _count_ids(split.validation, split.classes)
+    decoded = with_masks + (split.unlabelled if decode_unlabelled else ())
+    warnings = _check_images(decoded, num_bands)
+    warnings += _absent_classes(split.classes, labelled_px, "Classes without a labelled pixel, never learned")
+    warnings += _absent_classes(split.classes, validation_px, "Classes without a validation pixel, never measured")
+    return warnings + _shared_scenes(split)
+
+
+def _check_parts(split: DataSplit) -> None:
+    for part in ("labelled", "unlabelled", "validation"):
+        if not getattr(split, part):
+            raise DataError(f"The split has no {part} image; expected at least one. Check the {part} entries.")
+    validation = {sample.image for sample in split.validation}
+    for part in ("labelled", "unlabelled"):
+        shared = [sample.image for sample in getattr(split, part) if sample.image in validation]
+        if shared:
+            raise DataError(
+                f"{_count(shared, 'validation image')} also among the {part} images: {_some(shared)}. Training must not "
+                "see what is measured; take them out of one of the two."
+            )
+
+
+def _check_masks_exist(samples: Sequence[Sample]) -> None:
+    missing = [f"{s.image} (expected {s.mask})" for s in samples if s.mask is None or not s.mask.is_file()]
+    if missing:
+        raise DataError(
+            f"{_count(missing, 'labelled or validation image')} without a mask: {_some(missing)}. A mask has the name "
+            "of its image; add it, or list the image as unlabelled."
+        )
+
+
+def _check_sizes(samples: Sequence[Sample]) -> None:
+    wrong, broken = [], []
+    for sample in samples:
+        assert sample.mask is not None  # _check_masks_exist
+        try:
+            image, mask = image_size(sample.image), image_size(sample.mask)
+        except ImageError as error:
+            broken.append(str(error))
+            continue
+        if image != mask:
+            wrong.append(f"{sample.mask} is {_size(mask)}, {sample.image.name} is {_size(image)}")
+    _refuse_broken(broken)
+    if wrong:
+        raise DataError(
+            f"{_count(wrong, 'mask')} not of the size (width x height) of the image: {_some(wrong)}. Export the mask on "
+            "the grid of its image."
+        )
+
+
+def _count_ids(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Count the pixels of every id 0..255 over all masks; refuse ids that are neither a class nor 255."""
+    pixels = np.zeros(256, np.int64)
+    wrong, broken = [], []
+    for sample in samples:
+        assert sample.mask is not None  # _check_masks_exist
+        try:
+            counts = np.bincount(read_mask(sample.mask).ravel(), minlength=256)
+        except ImageError as error:
+            broken.append(str(error))
+            continue
+        pixels += counts
+        strange = [int(i) for i in np.flatnonzero(counts) if len(classes) <= i < IGNORE]
+        if strange:
+            wrong.append(f"{sample.mask} has ids {_some(strange)}")
+    _refuse_broken(broken)
+    if wrong:
+        ids = ", ".join(f"{i} {name}" for i, name in enumerate(classes))
+        raise DataError(
+            f"{_count(wrong, 'mask')} with ids that are not classes: {_some(wrong)}. Expected {ids}, and {IGNORE} where there "
+            "is no label; check the class list, or renumber the masks."
+        )
+    return pixels
+
+
+def _check_images(samples: Sequence[Sample], num_bands: int) -> list[str]:
+    wrong, broken, brightest = [], [], {}
+    for sample in tqdm(samples, desc="Checking images", unit="image", disable=None):
+        try:
+            image = read_image(sample.image)
+        except ImageError as error:
+            broken.append(str(error))
+            continue
+        if image.shape[2] != num_bands:
+            wrong.append(f"{sample.image} has {image.shape[2]}")
+        if image.dtype == np.uint16:
+            brightest[sample.image] = int(image.max())
+    _refuse_broken(broken)
+    if wrong:
+        raise DataError(
+            f"{_count(wrong, 'image')} with another number of bands than the {num_bands} of the model: {_some(wrong)}. "
+            "Convert the images, or set the number of channels of the model to what they have."
+        )
+    if brightest and max(brightest.values()) < _DARK_16BIT:
+        return [
+            f"{_count(brightest, 'image')} of 16 bits, none brighter than {max(brightest.values())} of 65535: a model "
+            "sees them nearly black; stretch the values to the whole range."
+        ]
+    return []
+
+
+def _refuse_broken(errors: Sequence[str]) -> None:
+    if errors:
+        more = f" And {len(errors) - _SHOWN} more." if len(errors) > _SHOWN else ""
+        raise DataError(f"{_count(errors, 'unusable file')}. " + " ".join(errors[:_SHOWN]) + more)
+
+
+def _absent_classes(classes: Sequence[str], pixels: NDArray[np.int64], what: str) -> list[str]:
+    absent = [name for i, name in enumerate(classes) if not pixels[i]]
+    return [f"{what}: {_some(absent)}."] if absent else []
+
+
+def _shared_scenes(split: DataSplit) -> list[str]:
+    measured = {sample.scene for sample in split.validation}
+    training = {sample.image: sample for sample in split.labelled + split.unlabelled}.values()
+    leaking = [sample for sample in training if sample.scene in measured]
+    if not leaking:
+        return []
+    scenes = sorted({sample.scene for sample in leaking})
+    return [
+        f"{_count(scenes, 'scene')} on both sides ({_some(scenes)}): {len(leaking)} of {len(training)} training images "
+        "are neighbours of validation images, so that validation flatters the model."
+    ]
+
+
+def _some(items: Sequence[Any]) -> str:
+    shown = ", ".join(str(item) for item in items[:_SHOWN])
+    return f"{shown} and {len(items) - _SHOWN} more" if len(items) > _SHOWN else shown
+
+
+def _count(items: Any, noun: str) -> str:
+    return f"{len(items)} {noun}" + ("" if len(items) == 1 else "s")
+
+
+def _size(height_width: tuple[int, int]) -> str:
+    return f"{height_width[1]}x{height_width[0]}"

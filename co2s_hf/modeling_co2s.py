@@ -1,0 +1,665 @@
+"""Co2S (arXiv 2512.23035) for semantic segmentation: a CLIP and a DINOv3 student and their fusion.
+
+Read from the bottom: `Co2SForSemanticSegmentation` runs two students of the same shape. A student is a backbone that
+gives three feature maps and a guidance head that turns them, with one guidance vector per class, into logits. The CLIP
+student is guided explicitly, by embeddings of class texts; the DINOv3 student implicitly, by learnable queries.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoTokenizer,
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+    PreTrainedModel,
+)
+from transformers import initialization as init
+from transformers.utils import ModelOutput, logging
+
+from .configuration_co2s import Co2SConfig
+
+logger = logging.get_logger(__name__)
+
+IGNORE_INDEX = 255
+PROMPT = "a photo of a {}"  # the paper's only prompt, for every concept verbatim
+WINDOW_BATCH = 8  # windows per forward pass of the sliding window: bounds memory, not results
+GROUP_CHANNELS = 16  # channels per group of every group norm in the guidance head
+
+Pyramid = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass
+class Co2SOutput(ModelOutput):
+    """What `Co2SForSemanticSegmentation` returns; logits are (batch_size, num_labels, height, width).
+
+    Attributes:
+        loss: cross-entropy of both students against `labels`, summed; 255 is ignored.
+        logits: the fused prediction.
+        clip_logits: prediction of the CLIP student.
+        dinov3_logits: prediction of the DINOv3 student.
+        clip_perturbed_logits: prediction for `perturbed_rows` under feature dropout, CLIP student.
+        dinov3_perturbed_logits: the same, DINOv3 student.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    clip_logits: torch.Tensor | None = None
+    dinov3_logits: torch.Tensor | None = None
+    clip_perturbed_logits: torch.Tensor | None = None
+    dinov3_perturbed_logits: torch.Tensor | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The guidance head
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (kernel_size // 2)
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False),
+        nn.GroupNorm(out_channels // GROUP_CHANNELS, out_channels),
+        nn.ReLU(),
+    )
+
+
+class Co2SResidualASPP(nn.Module):
+    """Atrous spatial pyramid pooling around a residual: x + project(branches(x))."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [
+                _conv_norm_relu(channels, channels, 1),
+                *(_conv_norm_relu(channels, channels, 3, dilation) for dilation in (6, 12, 18)),
+            ]
+        )
+        self.image_pooling = _conv_norm_relu(channels, channels, 1)
+        self.project = _conv_norm_relu(5 * channels, channels, 1)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        branches = [branch(hidden_states) for branch in self.branches]
+        pooled = self.image_pooling(hidden_states.mean((2, 3), keepdim=True))
+        branches.append(pooled.expand_as(hidden_states))
+        return hidden_states + self.project(torch.cat(branches, dim=1))
+
+
+class Co2SClassAttention(nn.Module):
+    """Self-attention over the classes seen at one place."""
+
+    def __init__(self, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv_proj = nn.Linear(hidden_size, 3 * hidden_size)
+        self.out_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        # (places, classes, 3 * hidden) -> 3 x (places, heads, classes, hidden / heads)
+        queries, keys, values = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(queries, keys, values)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class Co2SSemanticLayer(nn.Module):
+    """Lets the classes at each pooled place look at each other, and adds the result to the feature map."""
+
+    def __init__(self, config: Co2SConfig):
+        super().__init__()
+        hidden_size = config.head_channels + config.head_text_channels
+        self.pool_size = config.head_pool_size
+        self.layer_norm1 = nn.LayerNorm(hidden_size)
+        self.attention = Co2SClassAttention(hidden_size, config.head_num_attention_heads)
+        self.layer_norm2 = nn.LayerNorm(hidden_size)
+        self.fc1 = nn.Linear(hidden_size, 4 * config.head_channels)
+        self.fc2 = nn.Linear(4 * config.head_channels, hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor) -> torch.Tensor:
+        (folded, channels, height, width), num_classes = hidden_states.shape, guidance.shape[1]
+        pooled = F.avg_pool2d(hidden_states, self.pool_size)
+        rows, columns = pooled.shape[-2:]
+        # (batch * classes, channels, rows, columns) -> (batch, rows, columns, classes, channels)
+        tokens = pooled.unflatten(0, (-1, num_classes)).permute(0, 3, 4, 1, 2)
+        text = guidance[:, None, None].expand(-1, rows, columns, -1, -1)
+        tokens = torch.cat([tokens, text], dim=-1).flatten(0, 2)  # (batch * rows * columns, classes, hidden)
+
+        tokens = tokens + self.attention(self.layer_norm1(tokens))
+        tokens = tokens + self.fc2(F.gelu(self.fc1(self.layer_norm2(tokens))))
+
+        # (batch * rows * columns, classes, channels) -> (batch * classes, channels, rows, columns)
+        tokens = tokens[..., :channels].unflatten(0, (-1, rows, columns))
+        mixed = tokens.permute(0, 3, 4, 1, 2).reshape(folded, channels, rows, columns)
+        return hidden_states + F.interpolate(mixed, (height, width), mode="bilinear", align_corners=True)
+
+
+class Co2SUpsample(nn.Module):
+    """Doubles the resolution of the per-class maps and mixes a skip feature of the image into each of them."""
+
+    def __init__(self, in_channels: int, out_channels: int, skip_channels: int):
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(in_channels, in_channels - skip_channels, kernel_size=2, stride=2)
+        self.conv1 = _conv_norm_relu(in_channels, out_channels, 3)
+        self.conv2 = _conv_norm_relu(out_channels, out_channels, 3)
+
+    def forward(self, hidden_states: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.upsample(hidden_states)
+        skip = F.interpolate(skip, hidden_states.shape[-2:], mode="bilinear", align_corners=True)
+        skip = skip.repeat_interleave(hidden_states.shape[0] // skip.shape[0], dim=0)  # once for each class
+        return self.conv2(self.conv1(torch.cat([hidden_states, skip], dim=1)))
+
+
+class Co2SGuidanceHead(nn.Module):
+    """The VLG decoder: similarity of dense features and class vectors, refined for each class by the same weights.
+
+    Nothing in it depends on the number of classes.
+    """
+
+    def __init__(self, config: Co2SConfig, skip_channels: int, guidance_size: int):
+        super().__init__()
+        channels, (up1, up2), (skip1, skip2) = config.head_channels, config.head_up_channels, config.head_skip_channels
+        kernel_size = config.head_kernel_size
+        self.similarity_conv = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
+        self.aspp = Co2SResidualASPP(channels)
+        self.guidance_proj = nn.Linear(guidance_size, config.head_text_channels)
+        self.layers = nn.ModuleList(Co2SSemanticLayer(config) for _ in range(config.head_num_layers))
+        self.skip_proj1 = nn.Conv2d(skip_channels, skip1, 3, padding=1)
+        self.skip_proj2 = nn.Conv2d(skip_channels, skip2, 3, padding=1)
+        self.up1 = Co2SUpsample(channels, up1, skip1)
+        self.up2 = Co2SUpsample(up1, up2, skip2)
+        self.classifier = nn.Conv2d(up2, 1, 3, padding=1)
+
+    def forward(self, pyramid: Pyramid, guidance: torch.Tensor) -> torch.Tensor:
+        """Logits at four times the resolution of the pyramid.
+
+        Args:
+            pyramid: early, middle (batch_size, skip_channels, h, w) and final (batch_size, guidance_size, h, w) maps.
+            guidance: (num_labels, guidance_size), or (batch_size, num_labels, guidance_size).
+
+        Returns:
+            (batch_size, num_labels, 4 h, 4 w)
+        """
+        early, middle, final = pyramid
+        guidance = guidance.to(final).expand(final.shape[0], -1, -1)
+        guidance = F.normalize(guidance, dim=-1)
+        similarity = torch.einsum("bchw,bnc->bnhw", F.normalize(final, dim=1), guidance)
+
+        # (batch, classes, h, w) -> (batch * classes, 1, h, w): from here each class is an image of its own
+        hidden_states = self.aspp(self.similarity_conv(similarity.flatten(0, 1).unsqueeze(1)))
+        guidance = F.relu(self.guidance_proj(guidance))
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, guidance)
+        hidden_states = self.up1(hidden_states, F.relu(self.skip_proj1(middle)))
+        hidden_states = self.up2(hidden_states, F.relu(self.skip_proj2(early)))
+        return self.classifier(hidden_states).squeeze(1).unflatten(0, similarity.shape[:2])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The students
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Co2SRenormalize(nn.Module):
+    """From the normalisation of the incoming image to the one that a student's weights were trained with.
+
+    A student trained with the incoming statistics gets scale 1 and shift 0 exactly.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], new_mean: Sequence[float], new_std: Sequence[float]):
+        super().__init__()
+        self.scale_values = [old / new for old, new in zip(std, new_std, strict=True)]
+        self.shift_values = [(old - new) / unit for old, new, unit in zip(mean, new_mean, new_std, strict=True)]
+        self.register_buffer("scale", torch.empty(len(mean), 1, 1, dtype=torch.float32), persistent=False)
+        self.register_buffer("shift", torch.empty(len(mean), 1, 1, dtype=torch.float32), persistent=False)
+
+    def reset(self) -> None:
+        init.copy_(self.scale, torch.tensor(self.scale_values).view(-1, 1, 1))
+        init.copy_(self.shift, torch.tensor(self.shift_values).view(-1, 1, 1))
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return pixel_values * self.scale + self.shift
+
+
+class Co2SStudent(nn.Module):
+    """A backbone, its guidance vectors and its guidance head; subclasses give `pyramid` and `guidance`."""
+
+    renormalize: Co2SRenormalize
+    head: Co2SGuidanceHead
+    logits_size: int | None
+    pad_multiple: int
+    min_size: int
+
+    def pyramid(self, pixel_values: torch.Tensor) -> Pyramid:
+        """Early, middle and final feature maps of padded, renormalised images."""
+        raise NotImplementedError
+
+    def guidance(self) -> torch.Tensor:
+        """(num_labels, guidance_size)"""
+        raise NotImplementedError
+
+    def features(self, pixel_values: torch.Tensor) -> Pyramid:
+        """Early, middle and final feature maps (batch_size, channels, h, w) of images as the processor gives them."""
+        return self.pyramid(self._pad(self.renormalize(pixel_values)).to(self.head.classifier.weight.dtype))
+
+    def forward(
+        self, pixel_values: torch.Tensor, perturbed_rows: tuple[int, int] | None, feature_dropout: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (batch_size, num_labels, height, width) and those of `perturbed_rows` under feature dropout."""
+        height, width = pixel_values.shape[-2:]
+        pyramid = self.features(pixel_values)
+        if perturbed_rows is not None:
+            # Whole channels of each level are dropped in train() and eval() alike: the perturbation is a view.
+            rows = slice(*perturbed_rows)
+            pyramid = tuple(torch.cat([level, F.dropout2d(level[rows], feature_dropout)]) for level in pyramid)
+        logits = self.head(pyramid, self.guidance())
+        if self.logits_size is None:
+            padded_size = self._padded_size(height, width)
+            logits = F.interpolate(logits, padded_size, mode="bilinear")[..., :height, :width]
+        else:
+            logits = F.interpolate(logits, (self.logits_size, self.logits_size), mode="bilinear")
+            logits = F.interpolate(logits, (height, width), mode="bilinear")
+        return logits[: len(pixel_values)], logits[len(pixel_values) :]
+
+    def _padded_size(self, height: int, width: int) -> tuple[int, int]:
+        return tuple(max(math.ceil(side / self.pad_multiple) * self.pad_multiple, self.min_size) for side in (height, width))
+
+    def _pad(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        height, width = pixel_values.shape[-2:]
+        padded_height, padded_width = self._padded_size(height, width)
+        return F.pad(pixel_values, (0, padded_width - width, 0, padded_height - height))
+
+
+class Co2SClipStudent(Co2SStudent):
+    """CLIP guided explicitly: dense features in CLIP's joint space against embeddings of the class texts."""
+
+    def __init__(self, config: Co2SConfig):
+        super().__init__()
+        clip = config.clip_config
+        self.skip_layers = tuple(config.clip_skip_layers)
+        self.skip_value_path = config.clip_skip_value_path
+        self.logits_size = config.clip_logits_size
+        self.pad_multiple = clip.patch_size
+        self.min_size = config.head_pool_size * clip.patch_size  # the head pools its grid once
+        self.renormalize = Co2SRenormalize(
+            config.image_mean, config.image_std, config.clip_image_mean, config.clip_image_std
+        )
+        self.backbone = CLIPVisionModelWithProjection._from_config(clip)
+        self.register_buffer("text_embeddings", torch.empty(config.num_labels, clip.projection_dim))
+        self.head = Co2SGuidanceHead(config, clip.hidden_size, clip.projection_dim)
+
+    def guidance(self) -> torch.Tensor:
+        return self.text_embeddings
+
+    def pyramid(self, pixel_values: torch.Tensor) -> Pyramid:
+        vision = self.backbone.vision_model
+        grid = [side // self.pad_multiple for side in pixel_values.shape[-2:]]
+        hidden_states = vision.pre_layrnorm(vision.embeddings(pixel_values, interpolate_pos_encoding=True))
+        *layers, last_layer = vision.encoder.layers
+        skips = []
+        for index, layer in enumerate(layers):
+            layer_input, hidden_states = hidden_states, layer(hidden_states, None)
+            if index in self.skip_layers:
+                skips.append(_value_path(layer, layer_input) if self.skip_value_path else hidden_states)
+        # In the joint space the value path keeps places apart; the attention of the last block would mix them.
+        hidden_states = vision.post_layernorm(_value_path(last_layer, hidden_states))
+        final = F.normalize(self.backbone.visual_projection(hidden_states), dim=-1)
+        # (batch, 1 + h * w, channels) -> (batch, channels, h, w)
+        early, middle, final = (level[:, 1:].transpose(1, 2).unflatten(2, grid) for level in (*skips, final))
+        return early, middle, final
+
+
+def _value_path(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+    """A CLIP block in which each token attends to itself alone (MaskCLIP, arXiv 2112.01071)."""
+    attention = layer.self_attn
+    hidden_states = hidden_states + attention.out_proj(attention.v_proj(layer.layer_norm1(hidden_states)))
+    return hidden_states + layer.mlp(layer.layer_norm2(hidden_states))
+
+
+class Co2SDinov3Student(Co2SStudent):
+    """DINOv3 (or DINOv2) guided implicitly: its dense features against one learnable query for each class."""
+
+    def __init__(self, config: Co2SConfig):
+        super().__init__()
+        dinov3 = config.dinov3_config
+        self.logits_size = config.dinov3_logits_size
+        self.pad_multiple = dinov3.patch_size if config.dinov3_pads_input else 1
+        self.min_size = config.head_pool_size * dinov3.patch_size
+        self.renormalize = Co2SRenormalize(
+            config.image_mean, config.image_std, config.dinov3_image_mean, config.dinov3_image_std
+        )
+        self.backbone = AutoBackbone.from_config(dinov3)
+        self.queries = nn.Parameter(torch.empty(config.num_labels, dinov3.hidden_size))
+        self.head = Co2SGuidanceHead(config, dinov3.hidden_size, dinov3.hidden_size)
+
+    def guidance(self) -> torch.Tensor:
+        return self.queries
+
+    def pyramid(self, pixel_values: torch.Tensor) -> Pyramid:
+        return tuple(self.backbone(pixel_values).feature_maps)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Fusion and the model
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def fuse_logits(clip_logits: torch.Tensor, dinov3_logits: torch.Tensor, fusion: str) -> torch.Tensor:
+    """Global-local fusion of the two students' logits (batch_size, num_labels, height, width).
+
+    "confidence": at each pixel the student with the larger maximal probability wins (ties go to CLIP).
+    "mean": logarithm of the mean of both distributions. "clip", "dinov3": that student alone.
+
+    Raises:
+        ValueError: `fusion` is none of these.
+    """
+    if fusion == "clip":
+        return clip_logits
+    if fusion == "dinov3":
+        return dinov3_logits
+    clip_log, dinov3_log = clip_logits.log_softmax(1), dinov3_logits.log_softmax(1)
+    if fusion == "mean":
+        return torch.logaddexp(clip_log, dinov3_log) - math.log(2)
+    if fusion == "confidence":
+        clip_wins = clip_log.amax(1, keepdim=True) >= dinov3_log.amax(1, keepdim=True)
+        return torch.where(clip_wins, clip_logits, dinov3_logits)
+    raise ValueError(f"fusion is {fusion!r}, expected 'confidence', 'mean', 'clip' or 'dinov3'.")
+
+
+def window_starts(size: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows that cover one axis; the last window is shifted back to end at the border."""
+    count = max(size - window + stride - 1, 0) // stride + 1
+    return [max(min(index * stride + window, size) - window, 0) for index in range(count)]
+
+
+class Co2SPreTrainedModel(PreTrainedModel):
+    """Initialisation and the abilities that transformers asks a model class for."""
+
+    config_class = Co2SConfig
+    base_model_prefix = "co2s"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["Co2SGuidanceHead"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise what belongs to the students and heads; the backbones initialise themselves.
+
+        text_embeddings          random directions on the unit sphere (a stand-in until real ones are set)
+        queries                  normal(0, 0.02)
+        attention qkv_proj       xavier uniform, bias 0
+        attention out_proj       torch default, bias 0
+        other Linear, Conv       torch default: kaiming uniform (a = sqrt 5), bias uniform(+-1/sqrt(fan in))
+        GroupNorm, LayerNorm     weight 1, bias 0
+        renormalize              from the configuration
+        """
+        if isinstance(module, Co2SRenormalize):
+            module.reset()
+        elif isinstance(module, Co2SClipStudent):
+            init.normal_(module.text_embeddings)
+            init.copy_(module.text_embeddings, F.normalize(module.text_embeddings, dim=-1))
+        elif isinstance(module, Co2SDinov3Student):
+            init.normal_(module.queries, std=0.02)
+        elif isinstance(module, Co2SClassAttention):
+            init.xavier_uniform_(module.qkv_proj.weight)
+            init.zeros_(module.qkv_proj.bias)
+            init.zeros_(module.out_proj.bias)
+        elif isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+
+class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
+    """Two students and their fusion: land cover for every pixel of an image of any size."""
+
+    def __init__(self, config: Co2SConfig):
+        super().__init__(config)
+        self.clip = Co2SClipStudent(config)
+        self.dinov3 = Co2SDinov3Student(config)
+        self.post_init()
+        self.freeze_unused()
+
+    def freeze_unused(self) -> None:
+        """Freeze what can never get a gradient, so that distributed training need not search for it."""
+        # The last block of CLIP is used through its value path only, and masked image modelling is over.
+        last_attention = self.clip.backbone.vision_model.encoder.layers[-1].self_attn
+        last_attention.q_proj.requires_grad_(False)
+        last_attention.k_proj.requires_grad_(False)
+        for name, parameter in self.dinov3.backbone.embeddings.named_parameters():
+            if name == "mask_token":  # some DINOv2 come without
+                parameter.requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """See `PreTrainedModel.from_pretrained`; loading makes every parameter trainable, so freeze again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_unused()
+        return loaded
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        *,
+        perturbed_rows: tuple[int, int] | None = None,
+        feature_dropout: float = 0.5,
+        fusion: str | None = None,
+        return_dict: bool = True,
+    ) -> Co2SOutput | tuple[torch.Tensor, ...]:
+        """Segment images.
+
+        In eval mode an image larger than `config.window_px` is segmented by a sliding window whose logits are
+        averaged; in train mode never.
+
+        Args:
+            pixel_values: (batch_size, num_channels, height, width), normalised with `config.image_mean` and `_std`.
+            labels: (batch_size, height, width) class ids, 255 is ignored; adds `loss`.
+            perturbed_rows: rows [start, stop) of the batch that are also decoded under feature dropout.
+            feature_dropout: probability of dropping a channel of each feature map of those rows.
+            fusion: overrides `config.fusion`.
+            return_dict: False for a plain tuple.
+
+        Raises:
+            ValueError: the image has another number of bands, or labels another size.
+        """
+        self._check_input(pixel_values, labels)
+        window = self.config.window_px
+        if not self.training and perturbed_rows is None and max(pixel_values.shape[-2:]) > window:
+            clip_logits, dinov3_logits = self._slide(pixel_values)
+            perturbed: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
+        else:
+            clip_logits, clip_perturbed = self.clip(pixel_values, perturbed_rows, feature_dropout)
+            dinov3_logits, dinov3_perturbed = self.dinov3(pixel_values, perturbed_rows, feature_dropout)
+            perturbed = (None, None) if perturbed_rows is None else (clip_perturbed, dinov3_perturbed)
+        loss = None
+        if labels is not None:
+            loss = _cross_entropy(clip_logits, labels) + _cross_entropy(dinov3_logits, labels)
+        output = Co2SOutput(
+            loss=loss,
+            logits=fuse_logits(clip_logits, dinov3_logits, fusion or self.config.fusion),
+            clip_logits=clip_logits,
+            dinov3_logits=dinov3_logits,
+            clip_perturbed_logits=perturbed[0],
+            dinov3_perturbed_logits=perturbed[1],
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _check_input(self, pixel_values: torch.Tensor, labels: torch.Tensor | None) -> None:
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                f"pixel_values are {tuple(pixel_values.shape)}, expected (batch_size, {self.config.num_channels}, "
+                f"height, width): this model was built for {self.config.num_channels} bands."
+            )
+        expected = (pixel_values.shape[0], *pixel_values.shape[-2:])
+        if labels is not None and tuple(labels.shape) != expected:
+            raise ValueError(f"labels are {tuple(labels.shape)}, expected {expected}, one id for each pixel.")
+
+    def _slide(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both students' logits averaged over overlapping windows; all windows of an image have one size."""
+        height, width = pixel_values.shape[-2:]
+        window, stride = self.config.window_px, self.config.window_stride_px
+        corners = [
+            (top, left) for top in window_starts(height, window, stride) for left in window_starts(width, window, stride)
+        ]
+        places = [(row, top, left) for row in range(len(pixel_values)) for top, left in corners]
+        sums = pixel_values.new_zeros(2, len(pixel_values), self.config.num_labels, height, width)
+        visits = pixel_values.new_zeros(height, width)
+        for top, left in corners:
+            visits[top : top + window, left : left + window] += 1
+        for start in range(0, len(places), WINDOW_BATCH):
+            chunk = places[start : start + WINDOW_BATCH]
+            windows = torch.stack(
+                [pixel_values[row, :, top : top + window, left : left + window] for row, top, left in chunk]
+            )
+            for student, total in zip((self.clip, self.dinov3), sums, strict=True):
+                logits, _ = student(windows, None, 0.0)
+                for (row, top, left), part in zip(chunk, logits.to(sums.dtype), strict=True):
+                    total[row, :, top : top + window, left : left + window] += part
+        clip_logits, dinov3_logits = sums / visits
+        return clip_logits, dinov3_logits
+
+    @classmethod
+    def from_backbones(
+        cls,
+        clip: str | PathLike[str] | None,
+        dinov3: str | PathLike[str] | None,
+        class_names: Sequence[str],
+        *,
+        concepts: Sequence[Sequence[str]] | None = None,
+        text_embeddings: torch.Tensor | None = None,
+        **config_fields: Any,
+    ) -> "Co2SForSemanticSegmentation":
+        """A model that starts from pretrained backbones; heads and queries are random.
+
+        Args:
+            clip: folder or Hub id of any CLIP in transformers format; `None` for a tiny random one.
+            dinov3: folder or Hub id of any DINOv3 or DINOv2 ViT; `None` for a tiny random one.
+            class_names: the classes, in the order of their ids.
+            concepts: for each class the phrases whose embeddings are averaged; default its name.
+            text_embeddings: (num_labels, projection_dim) made elsewhere, instead of `clip`'s own text tower.
+            config_fields: see `Co2SConfig.from_backbones`.
+
+        Raises:
+            ValueError: a folder holds another model or lacks weights, or the embeddings do not fit.
+        """
+        config = Co2SConfig.from_backbones(clip, dinov3, class_names, **config_fields)
+        model = cls(config)
+        if clip is not None:
+            _load_backbone(model.clip.backbone, clip)
+        if dinov3 is not None:
+            _load_backbone(model.dinov3.backbone, dinov3)
+        if text_embeddings is None and clip is not None and has_text_tower(clip):
+            text_embeddings = encode_class_texts(clip, concepts or [[name] for name in class_names])
+        if text_embeddings is None:
+            logger.warning(
+                "No text tower was given: the class text embeddings are random stand-ins without meaning. "
+                "Pass a whole CLIP as `clip`, or `text_embeddings` from co2s_hf.text.class_embeddings."
+            )
+        else:
+            model.set_text_embeddings(text_embeddings)
+        return model
+
+    def set_text_embeddings(self, text_embeddings: torch.Tensor) -> None:
+        """Replace the class text embeddings by `text_embeddings` (num_labels, projection_dim).
+
+        Raises:
+            ValueError: they have another shape.
+        """
+        expected = (self.config.num_labels, self.config.clip_config.projection_dim)
+        if tuple(text_embeddings.shape) != expected:
+            raise ValueError(
+                f"text_embeddings are {tuple(text_embeddings.shape)} but `num_labels` is {expected[0]} and "
+                f"`clip_config.projection_dim` is {expected[1]}: expected one row of that width for each class."
+            )
+        with torch.no_grad():
+            self.clip.text_embeddings.copy_(text_embeddings)
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    # Summed and divided by hand: the mean over no pixel at all is 0, not NaN.
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
+
+
+@contextmanager
+def _expecting_unused_weights() -> Iterator[None]:
+    # A whole CLIP is read for one of its towers; a table of the other tower's weights is no news.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _load_backbone(backbone: PreTrainedModel, source: str | PathLike[str]) -> None:
+    with _expecting_unused_weights():
+        loaded, report = type(backbone).from_pretrained(
+            source, config=backbone.config, dtype=torch.float32, output_loading_info=True
+        )
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ValueError(
+            f"{source} lacks {len(missing)} weights of its {type(backbone).__name__}, the first is {missing[0]!r}: "
+            f"expected a complete model in transformers format."
+        )
+    backbone.load_state_dict(loaded.state_dict())
+
+
+def has_text_tower(source: str | PathLike[str]) -> bool:
+    """Whether a CLIP folder or Hub id holds a whole CLIP, not its vision tower alone."""
+    return AutoConfig.from_pretrained(source).model_type == "clip"
+
+
+@torch.no_grad()
+def encode_class_texts(source: str | PathLike[str], concepts: Sequence[Sequence[str]]) -> torch.Tensor:
+    """Class text embeddings from a CLIP text tower in transformers format.
+
+    As in the paper, the raw embeddings of a class's prompts are averaged first and normalised once.
+
+    Args:
+        source: folder or Hub id of a whole CLIP with its tokenizer.
+        concepts: for each class its phrases.
+
+    Returns:
+        (number of classes, projection_dim), float32, rows of length 1.
+    """
+    config = AutoConfig.from_pretrained(source)
+    config.text_config.projection_dim = config.projection_dim  # the copy below the top may be stale
+    with _expecting_unused_weights():
+        text_model = CLIPTextModelWithProjection.from_pretrained(
+            source, config=config.text_config, dtype=torch.float32
+        )
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    rows = []
+    for phrases in concepts:
+        tokens = tokenizer(
+            [PROMPT.format(phrase) for phrase in phrases],
+            padding=True,
+            truncation=True,
+            max_length=config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        rows.append(text_model(**tokens).text_embeds.mean(0))
+    return F.normalize(torch.stack(rows), dim=-1)
+
+
+__all__ = ["Co2SForSemanticSegmentation", "Co2SOutput", "Co2SPreTrainedModel"]

@@ -1,0 +1,238 @@
+"""Checkpoints that are either whole or not there, and that resume a run exactly.
+
+A checkpoint is a folder `step-00000123` with what `accelerator.save_state` writes (model, optimizers, registered
+objects, random states of every process) and `run.json` (step, state of the loop, configuration of the run). It is
+written under another name, flushed to disk and renamed, so a crash at any moment leaves the previous one usable.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import load as load_restricted
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})")
+_UNFINISHED = ".tmp-"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written to or read from this place; the message says why and what to do."""
+
+
+def save_checkpoint(
+    accelerator: Accelerator,
+    folder: Path,
+    *,
+    step: int,
+    state: dict[str, Any],
+    fingerprint: dict[str, Any],
+    keep: int = 1,
+) -> Path:
+    """Save everything needed to continue the run; call it on every process.
+
+    Args:
+        accelerator: whose prepared models, optimizers and registered objects are saved.
+        folder: where checkpoints live, on a file system that all processes share.
+        step: finished optimizer steps.
+        state: what the loop itself remembers (best scores, history), made of JSON types; nan survives.
+        fingerprint: the arguments that must be equal to continue this run, made of JSON types.
+        keep: how many of the newest checkpoints stay; older ones go once the new one is in place.
+
+    Returns:
+        The folder of the new checkpoint.
+
+    Raises:
+        CheckpointError: `folder` holds a checkpoint of a later step, hence of another run.
+    """
+    folder, final = Path(folder), Path(folder) / f"step-{step:08d}"
+    unfinished = folder / f"{_UNFINISHED}{final.name}"
+    later = [path for path in _checkpoints(folder) if _step(path) > step]
+    if later:
+        raise CheckpointError(
+            f"{folder} holds {later[-1].name}, a later step than {step}, which is about to be saved: it belongs to "
+            "another run. Resume that run, choose a new --output_dir or remove the old checkpoints."
+        )
+    accelerator.wait_for_everyone()  # everyone has looked before the main process changes the folder
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover)
+        unfinished.mkdir()
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(unfinished))
+    if accelerator.is_main_process:
+        record = {
+            "format": FORMAT,
+            "step": step,
+            "num_processes": accelerator.num_processes,
+            "state": state,
+            "fingerprint": fingerprint,
+        }
+        (unfinished / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    accelerator.wait_for_everyone()  # save_state returns while other processes still write
+    if accelerator.is_main_process:
+        _publish(unfinished, final)
+        for old in _checkpoints(folder)[:-keep]:
+            _discard(old)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the finished checkpoint of the largest step in `folder`, None if there is none."""
+    finished = _checkpoints(Path(folder))
+    return finished[-1] if finished else None
+
+
+def load_checkpoint(accelerator: Accelerator, path: Path, *, fingerprint: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Continue from a checkpoint: restore all that `save_checkpoint` saved, including the random states.
+
+    Call it on every process, after `accelerator.prepare` and `register_for_checkpointing` of the same objects. Nothing
+    in the folder is executed: weights are safetensors, everything else must pass torch's restricted unpickler.
+
+    Args:
+        accelerator: with the objects to restore.
+        path: a folder from `latest_checkpoint`.
+        fingerprint: of this run; must equal the saved one.
+
+    Returns:
+        (finished optimizer steps, state of the loop).
+
+    Raises:
+        CheckpointError: another configuration, another number of processes, missing or unreadable parts.
+    """
+    path = Path(path)
+    record = _read_record(path)
+    _check_fingerprint(path, record["fingerprint"], json.loads(json.dumps(fingerprint)))
+    if record["num_processes"] != accelerator.num_processes:
+        raise CheckpointError(
+            f"{path} was saved by {record['num_processes']} processes, this run has {accelerator.num_processes}: the "
+            "order of the data and the random states would differ. Launch with the old number of processes or choose "
+            "a new --output_dir."
+        )
+    # accelerate reads optimizer, scheduler, scaler and random states with weights_only=True, but registered objects
+    # with weights_only=False: what the restricted unpickler accepts is safe for the other one, too.
+    for custom in sorted(path.glob("custom_checkpoint_*.pkl")):
+        _read_restricted(custom)
+    saved = _read_restricted(path / f"random_states_{accelerator.process_index}.pkl")
+    accelerator.load_state(str(path))
+    _check_random_states(path, saved, accelerator.device)
+    return record["step"], record["state"]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first: temporary and damaged folders do not count."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and (path / "run.json").is_file()]
+    return sorted(found, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _publish(unfinished: Path, final: Path) -> None:
+    """Make the folder appear under its final name, all of it or nothing, even if the power fails."""
+    for path in (*unfinished.rglob("*"), unfinished):
+        _flush(path)
+    if final.exists():  # saved twice at one step: a folder that is not empty cannot be renamed over
+        _discard(final)
+    unfinished.rename(final)
+    _flush(final.parent)
+
+
+def _discard(path: Path) -> None:
+    """Remove a checkpoint under another name: half removed, it must not look like one."""
+    doomed = path.with_name(f"{_UNFINISHED}discarded-{path.name}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no finished checkpoint: its run.json cannot be read ({error}).") from error
+    if record.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path / 'run.json'} has format {record.get('format')}, this version reads format {FORMAT}: resume with "
+            "the version that wrote it or choose a new --output_dir."
+        )
+    return record
+
+
+def _check_fingerprint(path: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
+    old, new = _flatten(saved), _flatten(current)
+
+    def shown(flat: dict[str, Any], key: str) -> str:
+        return repr(flat[key]) if key in flat else "absent"
+
+    keys = sorted(old.keys() | new.keys())
+    different = [key for key in keys if shown(old, key) != shown(new, key)]
+    if different:
+        lines = [f"  {key}: checkpoint {shown(old, key)}, now {shown(new, key)}" for key in different]
+        raise CheckpointError(
+            f"{path} belongs to a run with another configuration:\n"
+            + "\n".join(lines)
+            + "\nStart the new run in a new --output_dir, or resume with the old arguments."
+        )
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys, so that a message can name the one value that differs."""
+    flat = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _read_restricted(path: Path) -> Any:
+    try:
+        return load_restricted(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing: the checkpoint is incomplete. Remove {path.parent} to resume from an earlier one."
+        ) from error
+    except Exception as error:  # a damaged or foreign file fails in many ways: zip, pickle, struct, runtime
+        raise CheckpointError(
+            f"{path} cannot be read as plain tensors and numbers ({type(error).__name__}): it is damaged or was not "
+            f"written by this program. Remove {path.parent} to resume from an earlier checkpoint."
+        ) from error
+
+
+def _check_random_states(path: Path, saved: dict[str, Any], device: torch.device) -> None:
+    """Compare the generators with the file: accelerate logs a failure to restore them and goes on."""
+    name, keys, positions, has_gauss, gauss = np.random.get_state()
+    saved_name, saved_keys, *saved_rest = saved["numpy_random_seed"]
+    wrong = []
+    if random.getstate() != saved["random_state"]:
+        wrong.append("Python")
+    if name != saved_name or [positions, has_gauss, gauss] != saved_rest or not np.array_equal(keys, saved_keys):
+        wrong.append("numpy")
+    if not torch.equal(torch.get_rng_state(), saved["torch_manual_seed"]):
+        wrong.append("torch CPU")
+    if device.type == "cuda":
+        on_device = saved.get("torch_cuda_manual_seed", [])
+        index = torch.cuda.current_device() if device.index is None else device.index
+        if index >= len(on_device) or not torch.equal(torch.cuda.get_rng_state(device), on_device[index]):
+            wrong.append("CUDA")
+    if wrong:
+        raise CheckpointError(
+            f"The random states of {path} were not restored for: {', '.join(wrong)}. Resume with the same kind and "
+            "number of devices as the run that saved it, or choose a new --output_dir."
+        )

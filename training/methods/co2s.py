@@ -1,0 +1,176 @@
+"""Co2S: a CLIP and a DINOv3 student teach themselves from pseudo-labels and each other through a stability term."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.batches import Batch
+from training.parts.losses import (
+    AverageCount,
+    ConfidenceMode,
+    confident_cross_entropy,
+    cross_entropy,
+    identity,
+    stability_loss,
+)
+from training.parts.pseudo_labels import PseudoLabels, cutmix, mutual_masks
+from training.parts.schedules import Progress, stability_weight
+from training.views import ViewNeeds
+
+
+@dataclass(frozen=True)
+class StudentLogits:
+    """What one student predicts in a step, each (B, N, S, S), named by the view it saw.
+
+    `x` labelled; `u_w` weak, `u_fp` weak with perturbed features, `u_s1`, `u_s2` strong views after CutMix;
+    `p_w` the weak view of the CutMix partner, without gradient.
+    """
+
+    x: Tensor
+    u_w: Tensor
+    u_fp: Tensor
+    u_s1: Tensor
+    u_s2: Tensor
+    p_w: Tensor
+
+
+class Co2S:
+    """Co2S as in the paper, or as released.
+
+    Args:
+        model: the two-student model; the loop replaces `method.model` by the prepared one.
+        threshold: confidence in [0, 1] from which a pseudo-label counts, for consistency and stability alike.
+        confidence_mode: how confidence enters the consistency terms, see `reduce_confident`.
+        feature_dropout: probability of zeroing a feature channel in the perturbed prediction.
+        stability_peak: weight of the stability term after its ramp.
+        official: reproduce the released code: the stability term has no gradient, counts padding and every process
+            divides by its own counts; the CutMix partner is another augmentation of the same image.
+        average_count: maps a pixel count to its mean over the processes; unused if `official`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        threshold: float = 0.95,
+        confidence_mode: ConfidenceMode = "pixelwise",
+        feature_dropout: float = 0.5,
+        stability_peak: float = 0.5,
+        official: bool = False,
+        average_count: AverageCount = identity,
+    ) -> None:
+        """Keep the model and the settings."""
+        self.model = model
+        self.threshold = threshold
+        self.confidence_mode: ConfidenceMode = confidence_mode
+        self.feature_dropout = feature_dropout
+        self.stability_peak = stability_peak
+        self.official = official
+        self.average_count = identity if official else average_count
+        self.needs = ViewNeeds(unlabelled=True, partner="same" if official else "other")
+
+    def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return `loss` to be backpropagated and detached scalars for the log."""
+        u_s1 = cutmix(batch.u_s1, batch.p_s1, batch.box1)
+        u_s2 = cutmix(batch.u_s2, batch.p_s2, batch.box2)
+        partner = self.predict(batch.p_w)
+
+        # One forward for everything that trains: DistributedDataParallel allows one per backward.
+        rows = [len(batch.x), len(batch.u_w), len(u_s1), len(u_s2)]
+        output = self.model(
+            torch.cat((batch.x, batch.u_w, u_s1, u_s2)),
+            perturbed_rows=(rows[0], rows[0] + rows[1]),
+            feature_dropout=self.feature_dropout,
+        )
+        clip = split(output.clip_logits, output.clip_perturbed_logits, partner.clip_logits, rows)
+        dinov3 = split(output.dinov3_logits, output.dinov3_perturbed_logits, partner.dinov3_logits, rows)
+
+        clip_pseudo = PseudoLabels.from_logits(clip.u_w, batch.u_valid)
+        dinov3_pseudo = PseudoLabels.from_logits(dinov3.u_w, batch.u_valid)
+        clip_terms = self.student_losses(clip, clip_pseudo, batch)
+        dinov3_terms = self.student_losses(dinov3, dinov3_pseudo, batch)
+
+        clip_learns, dinov3_learns = mutual_masks(clip_pseudo, dinov3_pseudo, self.threshold)
+        clip_terms["stability"] = self.stability(clip, dinov3, clip_learns, batch)
+        dinov3_terms["stability"] = self.stability(dinov3, clip, dinov3_learns, batch)
+
+        weight = stability_weight(progress.step, progress.total_steps, peak=self.stability_peak)
+        loss_clip, loss_dinov3 = total(clip_terms, weight), total(dinov3_terms, weight)
+        logged = {
+            "loss_clip": loss_clip,
+            "loss_dinov3": loss_dinov3,
+            **{f"loss_clip_{name}": term for name, term in clip_terms.items()},
+            **{f"loss_dinov3_{name}": term for name, term in dinov3_terms.items()},
+            "stability_weight": loss_clip.new_tensor(weight),
+            "confident_clip": clip_pseudo.confident_fraction(self.threshold),
+            "confident_dinov3": dinov3_pseudo.confident_fraction(self.threshold),
+        }
+        return {"loss": loss_clip + loss_dinov3, **{name: value.detach() for name, value in logged.items()}}
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Any:
+        """Return the model's output for (B, C, S, S) images without gradient, in evaluation mode."""
+        self.model.eval()
+        output = self.model(images)
+        self.model.train()
+        return output
+
+    def student_losses(self, logits: StudentLogits, own: PseudoLabels, batch: Batch) -> dict[str, Tensor]:
+        """Return one student's own terms x, s1, s2, fp, unweighted; its targets are its own pseudo-labels."""
+        partner = PseudoLabels.from_logits(logits.p_w, batch.p_valid)
+
+        def consistency(prediction: Tensor, pseudo: PseudoLabels) -> Tensor:
+            return confident_cross_entropy(
+                prediction,
+                pseudo,
+                threshold=self.threshold,
+                mode=self.confidence_mode,
+                average_count=self.average_count,
+            )
+
+        return {
+            "x": cross_entropy(logits.x, batch.y, average_count=self.average_count),
+            "s1": consistency(logits.u_s1, own.cutmix(partner, batch.box1)),
+            "s2": consistency(logits.u_s2, own.cutmix(partner, batch.box2)),
+            "fp": consistency(logits.u_fp, own),
+        }
+
+    def stability(self, student: StudentLogits, teacher: StudentLogits, learns: Tensor, batch: Batch) -> Tensor:
+        """Return the unweighted stability term of a student that learns from the other one where `learns`."""
+        if self.official:
+            return stability_loss(student.u_w.detach(), teacher.u_w, learns)
+        return stability_loss(student.u_w, teacher.u_w, learns & batch.u_valid, average_count=self.average_count)
+
+    def after_step(self, progress: Progress) -> None:
+        """Do nothing: there is no moving average."""
+
+    def evaluated(self) -> dict[str, nn.Module]:
+        """Return the models to evaluate, by name."""
+        return {"model": self.model}
+
+    def saved(self) -> nn.Module:
+        """Return the model to save."""
+        return self.model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resume needs besides the model: nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Accept the empty state."""
+        if state:
+            raise ValueError(f"Co2S has no state of its own, but the checkpoint holds {sorted(state)}")
+
+
+def split(logits: Tensor, perturbed: Tensor, partner: Tensor, rows: list[int]) -> StudentLogits:
+    """Name one student's logits: rows x, u_w, s1, s2 of the joint forward, perturbed u_w, and the partner's."""
+    x, u_w, u_s1, u_s2 = logits.split(rows)
+    return StudentLogits(x=x, u_w=u_w, u_fp=perturbed, u_s1=u_s1, u_s2=u_s2, p_w=partner)
+
+
+def total(terms: dict[str, Tensor], weight: float) -> Tensor:
+    """Return one student's loss: (x + s1/4 + s2/4 + fp/2) / 2 + weight * stability."""
+    own = (terms["x"] + 0.25 * terms["s1"] + 0.25 * terms["s2"] + 0.5 * terms["fp"]) / 2
+    return own + weight * terms["stability"]
