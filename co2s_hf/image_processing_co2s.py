@@ -4,7 +4,7 @@ One class on purpose. A pair of PIL and torchvision back ends would differ by a 
 multi-band images, and divide a float image that already lies in [0, 1] by 255.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.image_processing_base import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
 
 IGNORE = 255  # the label of pixels that do not count: padding and unlabelled ground
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -48,6 +49,7 @@ class Co2SImageProcessor(BaseImageProcessor):
     """
 
     model_input_names = ["pixel_values"]
+    rescale_factor: float | None = None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -61,9 +63,8 @@ class Co2SImageProcessor(BaseImageProcessor):
         image_std: Sequence[float] = IMAGENET_STD,
         **bookkeeping: Any,
     ) -> None:
-        unknown = sorted(bookkeeping.keys() - BOOKKEEPING)
-        if unknown:
-            raise TypeError(f"Co2SImageProcessor has no setting {unknown}; it knows {list(SETTINGS)}.")
+        """Keep the settings and refuse those that cannot work."""
+        _refuse_unknown(bookkeeping.keys() - BOOKKEEPING)
         super().__init__()
         self.do_resize = do_resize
         self.size = None if size is None else dict(size)
@@ -101,7 +102,7 @@ class Co2SImageProcessor(BaseImageProcessor):
             entries["auto_map"] = self.auto_map
         return entries
 
-    def preprocess(  # type: ignore[override]
+    def preprocess(
         self,
         images: Picture | Sequence[Picture],
         segmentation_maps: Picture | Sequence[Picture] | None = None,
@@ -129,6 +130,7 @@ class Co2SImageProcessor(BaseImageProcessor):
             TypeError: An unknown option, or an image that is neither PIL, numpy nor torch.
             ValueError: Wrong number of bands, values outside the range, NaN, or a map that does not fit its image.
         """
+        _refuse_unknown(overrides.keys() - set(SETTINGS))
         if overrides.keys() & {"do_resize", "size"}:
             raise TypeError(
                 "do_resize and size belong to the processor, because post-processing must know them too: "
@@ -229,6 +231,11 @@ class Co2SImageProcessor(BaseImageProcessor):
         return F.interpolate(logits[None], size=(height, width), mode="bilinear", align_corners=False)[0]
 
 
+def _refuse_unknown(names: Set[str]) -> None:
+    if names:
+        raise TypeError(f"Co2SImageProcessor has no setting {sorted(names)}; it knows {list(SETTINGS)}.")
+
+
 def _floats(name: str, values: Sequence[float]) -> list[float]:
     if isinstance(values, (int, float)):
         raise ValueError(f"{name} needs one number per band as a list, found the single number {values}.")
@@ -259,9 +266,7 @@ def _tensor(picture: Any, name: str) -> Tensor:
         # A native-endian copy: torch takes neither big-endian TIFF data, nor negative strides, nor read-only arrays.
         return torch.from_numpy(np.array(picture, dtype=picture.dtype.newbyteorder("="), order="C"))
     if not isinstance(picture, Tensor):
-        raise TypeError(
-            f"{name} is a {type(picture).__name__}; expected a PIL image, a numpy array or a torch tensor."
-        )
+        raise TypeError(f"{name} is a {type(picture).__name__}; expected a PIL image, a numpy array or a torch tensor.")
     if picture.dtype == torch.bool or picture.is_complex():
         raise ValueError(f"{name} has dtype {picture.dtype}; expected integers or floats.")
     return picture

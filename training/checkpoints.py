@@ -63,8 +63,7 @@ def save_checkpoint(
     accelerator.wait_for_everyone()  # everyone has looked before the main process changes the folder
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(leftover)
+        _remove_leftovers(folder)  # of runs that crashed
         unfinished.mkdir()
     accelerator.wait_for_everyone()
     accelerator.save_state(str(unfinished))
@@ -81,7 +80,8 @@ def save_checkpoint(
     if accelerator.is_main_process:
         _publish(unfinished, final)
         for old in _checkpoints(folder)[:-keep]:
-            _discard(old)
+            _set_aside(old)
+        _remove_leftovers(folder)
     accelerator.wait_for_everyone()
     return final
 
@@ -143,16 +143,19 @@ def _publish(unfinished: Path, final: Path) -> None:
     for path in (*unfinished.rglob("*"), unfinished):
         _flush(path)
     if final.exists():  # saved twice at one step: a folder that is not empty cannot be renamed over
-        _discard(final)
+        _set_aside(final)
     unfinished.rename(final)
     _flush(final.parent)
 
 
-def _discard(path: Path) -> None:
-    """Remove a checkpoint under another name: half removed, it must not look like one."""
-    doomed = path.with_name(f"{_UNFINISHED}discarded-{path.name}")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
+def _set_aside(path: Path) -> None:
+    """Rename a checkpoint before its removal: half removed, it must not look like one."""
+    path.rename(path.with_name(f"{_UNFINISHED}discarded-{path.name}"))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(leftover)
 
 
 def _flush(path: Path) -> None:

@@ -99,9 +99,7 @@ def build_optimizer(groups: list[dict[str, Any]]) -> AdamW:
     return AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
 
 
-def build_scheduler(
-    optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, released: bool = False
-) -> LambdaLR:
+def build_scheduler(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, released: bool = False) -> LambdaLR:
     """Build the polynomial decay of every group; step it once after each optimizer step.
 
     Do not hand it to `accelerator.prepare`, which would step it once per process.

@@ -136,7 +136,7 @@ class _Folder:
         for path in _images_in(self.masks_dir):
             twin = masks.setdefault(path.relative_to(self.masks_dir).with_suffix(""), path)
             if twin != path:
-                raise DataError(f"{twin} and {path} are both masks of the same image; expected one. Move one of them away.")
+                raise DataError(f"{twin} and {path} are both masks of the same image; expected one. Move one away.")
         return masks
 
     def everything(self) -> list[Sample]:
@@ -309,8 +309,8 @@ def _check_parts(split: DataSplit) -> None:
         shared = [sample.image for sample in getattr(split, part) if sample.image in validation]
         if shared:
             raise DataError(
-                f"{_count(shared, 'validation image')} also among the {part} images: {_some(shared)}. Training must not "
-                "see what is measured; take them out of one of the two."
+                f"{_count(shared, 'validation image')} also among the {part} images: {_some(shared)}. Training must "
+                "not see what is measured; take them out of one of the two."
             )
 
 
@@ -337,8 +337,8 @@ def _check_sizes(samples: Sequence[Sample]) -> None:
     _refuse_broken(broken)
     if wrong:
         raise DataError(
-            f"{_count(wrong, 'mask')} not of the size (width x height) of the image: {_some(wrong)}. Export the mask on "
-            "the grid of its image."
+            f"{_count(wrong, 'mask')} not of the size (width x height) of the image: {_some(wrong)}. Export the mask "
+            "on the grid of its image."
         )
 
 
@@ -361,8 +361,8 @@ def _count_ids(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.
     if wrong:
         ids = ", ".join(f"{i} {name}" for i, name in enumerate(classes))
         raise DataError(
-            f"{_count(wrong, 'mask')} with ids that are not classes: {_some(wrong)}. Expected {ids}, and {IGNORE} where there "
-            "is no label; check the class list, or renumber the masks."
+            f"{_count(wrong, 'mask')} with ids of no class: {_some(wrong)}. Expected {ids}, and {IGNORE} where "
+            "there is no label. Check the class list, or renumber the masks."
         )
     return pixels
 

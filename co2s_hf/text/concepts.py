@@ -219,7 +219,9 @@ def concepts_for(
     own = {} if concepts is None else concepts
     unused = sorted(own.keys() - set(class_names))
     if unused:
-        raise ValueError(f"concepts are given for {unused}, which are no classes here; the classes: {list(class_names)}.")
+        raise ValueError(
+            f"concepts are given for {unused}, which are no classes here; the classes: {list(class_names)}."
+        )
     known = _known_concepts(dataset)
     return [_concepts_of(name, own, dataset, known) for name in class_names]
 

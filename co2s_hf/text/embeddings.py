@@ -55,9 +55,7 @@ def class_embeddings(
             raise ValueError("without a text source, class_embeddings needs dim and takes no open_clip_model.")
         return stand_in_embeddings(concepts, dim)
     prompts = [PROMPT.format(concept) for of_class in concepts for concept in of_class]
-    is_checkpoint = Path(source).is_file() or (
-        Path(source).suffix in CHECKPOINT_SUFFIXES and not Path(source).is_dir()
-    )
+    is_checkpoint = Path(source).is_file() or (Path(source).suffix in CHECKPOINT_SUFFIXES and not Path(source).is_dir())
     if is_checkpoint:
         raw = _encode_with_open_clip(prompts, Path(source), open_clip_model)
     elif open_clip_model is not None:
@@ -125,36 +123,40 @@ def _check_concepts(concepts: Sequence[Sequence[str]]) -> None:
             raise ValueError(f"class {index} needs a list of one or more concepts, found {of_class!r}.")
 
 
+class _TextTower(CLIPTextModelWithProjection):
+    """The text half of a full CLIP, loaded without a report on the other half."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^visual_projection\.", r"^logit_scale$"]
+
+
 @torch.no_grad()
 def _encode_with_transformers(prompts: list[str], source: str) -> Tensor:
     """(P, E) float32, not normalised, from the text tower of a CLIP in transformers format."""
-    try:
-        config = AutoConfig.from_pretrained(source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{source} is no checkpoint file, and no CLIP with a tokenizer could be read from it as a folder or Hub "
-            f"id. transformers says: {error}"
-        ) from error
-    text_config = _text_config(config, source)
-    tokens = tokenizer(prompts, padding=True, return_tensors="pt")
-    _check_tokens(prompts, tokens["attention_mask"], text_config, len(tokenizer), source)
-    model, info = CLIPTextModelWithProjection.from_pretrained(
-        source, config=text_config, dtype=torch.float32, output_loading_info=True
-    )
+    config = _text_config(source)
+    tokens = _tokenize(prompts, config, source)
+    loaded: Any = _TextTower.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
+    model, info = loaded
     if info["missing_keys"]:
         raise _no_text_tower(source, f"{len(info['missing_keys'])} of its tensors are missing from the weights")
     return model.eval()(**tokens).text_embeds
 
 
-def _text_config(config: Any, source: str) -> CLIPTextConfig:
+def _text_config(source: str) -> CLIPTextConfig:
+    try:
+        config: Any = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"the text source {source} is no checkpoint file, and no model could be read from it as a folder or Hub "
+            f"id. transformers says: {error}"
+        ) from error
     if isinstance(config, CLIPTextConfig):
         return config
     if not isinstance(config, CLIPConfig):
         raise _no_text_tower(source, f"its model type is {config.model_type!r}")
+    text_config: Any = config.text_config
     # A full CLIP projects to the outer projection_dim; the inner one is often left at its default of 512.
-    config.text_config.projection_dim = config.projection_dim
-    return config.text_config
+    text_config.projection_dim = config.projection_dim
+    return text_config
 
 
 def _no_text_tower(source: str, found: str) -> ValueError:
@@ -164,17 +166,28 @@ def _no_text_tower(source: str, found: str) -> ValueError:
     )
 
 
-def _check_tokens(prompts: list[str], mask: Tensor, config: CLIPTextConfig, vocab_size: int, source: str) -> None:
-    if vocab_size > config.vocab_size:
+def _tokenize(prompts: list[str], config: CLIPTextConfig, source: str) -> Any:
+    """Token ids and attention mask (P, L) from the tokenizer next to the model."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{source} has no readable tokenizer. transformers says: {error}") from error
+    words = [token for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"] for token in ids]
+    # Without tokenizer files transformers hands out a CLIP tokenizer that knows no word at all, and says nothing.
+    if tokenizer.unk_token_id in words or max(words) >= config.vocab_size:
         raise ValueError(
-            f"the tokenizer of {source} has {vocab_size} tokens, but its text tower knows {config.vocab_size}."
+            f"the tokenizer of {source} does not fit its text tower: it has {len(tokenizer)} tokens, the tower "
+            f"{config.vocab_size}. Put the tokenizer files of this CLIP (tokenizer.json) next to its weights."
         )
-    lengths = mask.sum(dim=1)
-    if int(lengths.max()) > config.max_position_embeddings:
+    tokens = tokenizer(prompts, padding=True, return_tensors="pt")
+    lengths = tokens["attention_mask"].sum(dim=1)
+    longest = int(lengths.argmax())
+    if lengths[longest] > config.max_position_embeddings:
         raise ValueError(
-            f"the prompt {prompts[int(lengths.argmax())]!r} has {int(lengths.max())} tokens, but the text tower of "
-            f"{source} takes {config.max_position_embeddings}. Shorten the concept."
+            f"the prompt {prompts[longest]!r} has {int(lengths[longest])} tokens, but the text tower of {source} takes "
+            f"{config.max_position_embeddings}. Shorten the concept."
         )
+    return tokens
 
 
 @torch.no_grad()

@@ -122,9 +122,7 @@ def test_averaged_counts_make_the_mean_over_processes_the_joint_loss(valid_in_fi
             cross_entropy(logits[rows], labels[rows], average_count=average_count)
             + stability_loss(logits[rows], teacher[rows], valid[rows], average_count=average_count)
             + confident_cross_entropy(logits[rows], part, threshold=0.3, average_count=average_count)
-            + confident_cross_entropy(
-                logits[rows], part, threshold=0.3, mode="pixelratio", average_count=average_count
-            )
+            + confident_cross_entropy(logits[rows], part, threshold=0.3, mode="pixelratio", average_count=average_count)
         )
 
     mean_count = valid.sum() / 2  # every count here is the number of valid pixels

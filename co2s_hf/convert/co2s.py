@@ -1,0 +1,252 @@
+"""Released Co2S checkpoints (one state dict per student) to one `Co2SForSemanticSegmentation`."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import CLIPVisionConfig, DINOv3ViTConfig
+
+from co2s_hf.configuration_co2s import OFFICIAL_NUMERICS, Co2SConfig
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
+
+StateDict = Mapping[str, torch.Tensor]
+
+# released name -> ours. Fused projections keep their name here and are cut into three afterwards.
+CLIP_NAMES = (
+    (r"_cached_text", r"text_embeddings"),
+    (r"backbone\.cls_token", r"backbone.vision_model.embeddings.class_embedding"),
+    (r"backbone\.pos_embed", r"backbone.vision_model.embeddings.position_embedding.weight"),
+    (r"backbone\.patch_embed\.projection\.weight", r"backbone.vision_model.embeddings.patch_embedding.weight"),
+    (r"backbone\.ln0\.(\w+)", r"backbone.vision_model.pre_layrnorm.\1"),
+    (r"backbone\.ln1\.(\w+)", r"backbone.vision_model.post_layernorm.\1"),
+    (r"backbone\.proj\.weight", r"backbone.visual_projection.weight"),
+    (r"backbone\.layers\.(\d+)\.ln([12])\.(\w+)", r"backbone.vision_model.encoder.layers.\1.layer_norm\2.\3"),
+    (
+        r"backbone\.layers\.(\d+)\.attn\.attn\.in_proj_(\w+)",
+        r"backbone.vision_model.encoder.layers.\1.self_attn.{q,k,v}_proj.\2",
+    ),
+    (
+        r"backbone\.layers\.(\d+)\.attn\.attn\.out_proj\.(\w+)",
+        r"backbone.vision_model.encoder.layers.\1.self_attn.out_proj.\2",
+    ),
+    (r"backbone\.layers\.(\d+)\.ffn\.layers\.0\.0\.(\w+)", r"backbone.vision_model.encoder.layers.\1.mlp.fc1.\2"),
+    (r"backbone\.layers\.(\d+)\.ffn\.layers\.1\.(\w+)", r"backbone.vision_model.encoder.layers.\1.mlp.fc2.\2"),
+)
+DINOV3_NAMES = (
+    (r"text_provider\.emb\.weight", r"queries"),
+    (r"backbone\.cls_token", r"backbone.embeddings.cls_token"),
+    (r"backbone\.storage_tokens", r"backbone.embeddings.register_tokens"),
+    (r"backbone\.mask_token", r"backbone.embeddings.mask_token"),
+    (r"backbone\.patch_embed\.proj\.(\w+)", r"backbone.embeddings.patch_embeddings.\1"),
+    (r"backbone\.norm\.(\w+)", r"backbone.norm.\1"),
+    (r"backbone\.blocks\.(\d+)\.norm([12])\.(\w+)", r"backbone.model.layer.\1.norm\2.\3"),
+    (r"backbone\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)", r"backbone.model.layer.\1.attention.{q,k,v}_proj.\2"),
+    (r"backbone\.blocks\.(\d+)\.attn\.proj\.(\w+)", r"backbone.model.layer.\1.attention.o_proj.\2"),
+    (r"backbone\.blocks\.(\d+)\.ls([12])\.gamma", r"backbone.model.layer.\1.layer_scale\2.lambda1"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.fc1\.(\w+)", r"backbone.model.layer.\1.mlp.up_proj.\2"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.fc2\.(\w+)", r"backbone.model.layer.\1.mlp.down_proj.\2"),
+)
+HEAD_NAMES = (
+    (r"conv1\.(\w+)", r"similarity_conv.\1"),
+    (r"aspp\.aspp_convs\.([0-3])\.([01])\.(\w+)", r"aspp.branches.\1.\2.\3"),
+    (r"aspp\.aspp_convs\.4\.gap\.1\.(\w+)", r"aspp.image_pooling.0.\1"),
+    (r"aspp\.aspp_convs\.4\.gap\.2\.(\w+)", r"aspp.image_pooling.1.\1"),
+    (r"aspp\.project\.([01])\.(\w+)", r"aspp.project.\1.\2"),
+    (r"text_proj\.0\.(\w+)", r"guidance_proj.\1"),
+    (r"layers\.(\d+)\.transformer\.ln([12])\.(\w+)", r"layers.\1.layer_norm\2.\3"),
+    (r"layers\.(\d+)\.transformer\.attn\.attn\.in_proj_(\w+)", r"layers.\1.attention.qkv_proj.\2"),
+    (r"layers\.(\d+)\.transformer\.attn\.attn\.out_proj\.(\w+)", r"layers.\1.attention.out_proj.\2"),
+    (r"layers\.(\d+)\.transformer\.ffn\.layers\.0\.0\.(\w+)", r"layers.\1.fc1.\2"),
+    (r"layers\.(\d+)\.transformer\.ffn\.layers\.1\.(\w+)", r"layers.\1.fc2.\2"),
+    (r"skip_proj\.0\.0\.(\w+)", r"skip_proj1.\1"),
+    (r"skip_proj\.1\.0\.(\w+)", r"skip_proj2.\1"),
+    (r"up([12])\.up\.(\w+)", r"up\1.upsample.\2"),
+    (r"up([12])\.conv\.0\.(\w+)", r"up\1.conv1.0.\2"),
+    (r"up([12])\.conv\.1\.(\w+)", r"up\1.conv1.1.\2"),
+    (r"up([12])\.conv\.3\.(\w+)", r"up\1.conv2.0.\2"),
+    (r"up([12])\.conv\.4\.(\w+)", r"up\1.conv2.1.\2"),
+    (r"head\.(\w+)", r"classifier.\1"),
+)
+# Dropped on purpose: the mask is folded into the biases, and transformers computes the periods itself in float32.
+DINOV3_DROPPED = re.compile(r"backbone\.(blocks\.\d+\.attn\.qkv\.bias_mask|rope_embed\.periods)")
+
+
+def convert_official(
+    clip_state_dict: StateDict,
+    dinov3_state_dict: StateDict,
+    *,
+    class_names: Sequence[str] | None = None,
+    clip_num_attention_heads: int | None = None,
+    dinov3_num_attention_heads: int | None = None,
+    **overrides: Any,
+) -> Co2SForSemanticSegmentation:
+    """A model with official numerics from the two state dicts of a released Co2S.
+
+    Widths, depths, position grid, class count and the head's shape are read from the tensors.
+
+    Args:
+        clip_state_dict: tensors of the CLIP student, with or without the prefix `module.`.
+        dinov3_state_dict: tensors of the DINOv3 student, likewise.
+        class_names: in the order of the ids; default `LABEL_0`, ...
+        clip_num_attention_heads: default width / 64, which no tensor tells.
+        dinov3_num_attention_heads: likewise.
+        overrides: fields of `Co2SConfig`, for example `clip_logits_size` (released: 224) and
+            `dinov3_logits_size` (released: 256).
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        ValueError: a tensor has no place in the model, the model lacks one, or the students do not fit together.
+    """
+    clip, dinov3 = _without_prefix(clip_state_dict), _without_prefix(dinov3_state_dict)
+    config = _read_config(clip, dinov3, clip_num_attention_heads, dinov3_num_attention_heads, class_names, overrides)
+    tensors = {f"clip.{name}": value for name, value in _clip_tensors(clip).items()}
+    tensors |= {f"dinov3.{name}": value for name, value in _dinov3_tensors(dinov3).items()}
+    model = Co2SForSemanticSegmentation(config)
+    missing = sorted(set(model.state_dict()) - set(tensors))
+    if missing:
+        raise ValueError(f"the checkpoint lacks {len(missing)} tensors of the model, the first is {missing[0]!r}.")
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def convert_head(state_dict: StateDict) -> dict[str, torch.Tensor]:
+    """Tensors of a released decode head under the names of `Co2SGuidanceHead`."""
+    return _rename(state_dict, HEAD_NAMES)
+
+
+def _without_prefix(state_dict: StateDict) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("module."): value for name, value in state_dict.items()}
+
+
+def _rename(state_dict: StateDict, names: Sequence[tuple[str, str]]) -> dict[str, torch.Tensor]:
+    renamed: dict[str, torch.Tensor] = {}
+    for name, value in state_dict.items():
+        match, template = next(
+            ((m, template) for pattern, template in names if (m := re.fullmatch(pattern, name))), (None, "")
+        )
+        if match is None:
+            raise ValueError(f"tensor {name!r} of shape {tuple(value.shape)} has no place in a Co2S student.")
+        target = match.expand(template)
+        if "{q,k,v}" in target:
+            for part, tensor in zip("qkv", value.chunk(3), strict=True):
+                renamed[target.replace("{q,k,v}", part)] = tensor
+        else:
+            renamed[target] = value
+    return renamed
+
+
+def _split_head(state_dict: StateDict) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    prefix = "decode_head."
+    head = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+    rest = {name: value for name, value in state_dict.items() if not name.startswith(prefix)}
+    return rest, {f"head.{name}": value for name, value in convert_head(head).items()}
+
+
+def _clip_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
+    rest, head = _split_head(state_dict)
+    tensors = _rename(rest, CLIP_NAMES) | head
+    vision = "backbone.vision_model.embeddings"
+    tensors[f"{vision}.class_embedding"] = tensors[f"{vision}.class_embedding"].flatten()
+    tensors[f"{vision}.position_embedding.weight"] = tensors[f"{vision}.position_embedding.weight"].squeeze(0)
+    tensors["backbone.visual_projection.weight"] = tensors["backbone.visual_projection.weight"].flatten(1)
+    return tensors
+
+
+def _dinov3_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
+    rest, head = _split_head(state_dict)
+    for name, value in rest.items():
+        # The released attention multiplies its bias by this mask: only keys may be masked, as they have no bias here.
+        if name.endswith("bias_mask") and [part.unique().tolist() for part in value.float().chunk(3)] != [[1], [0], [1]]:
+            raise ValueError(f"{name} is expected to be 1 for queries and values and 0 for keys, found other values.")
+    rest = {name: value for name, value in rest.items() if not DINOV3_DROPPED.fullmatch(name)}
+    tensors = _rename(rest, DINOV3_NAMES) | head
+    tensors["backbone.embeddings.mask_token"] = tensors["backbone.embeddings.mask_token"].view(1, 1, -1)
+    return {name: value for name, value in tensors.items() if not name.endswith("k_proj.bias")}
+
+
+def _read_config(
+    clip: StateDict,
+    dinov3: StateDict,
+    clip_heads: int | None,
+    dinov3_heads: int | None,
+    class_names: Sequence[str] | None,
+    overrides: Mapping[str, Any],
+) -> Co2SConfig:
+    num_labels = _tensor(clip, "_cached_text").shape[0]
+    num_queries = _tensor(dinov3, "text_provider.emb.weight").shape[0]
+    if num_labels != num_queries:
+        raise ValueError(f"the CLIP student has {num_labels} classes but the DINOv3 student has {num_queries}.")
+    names = list(class_names) if class_names is not None else [f"LABEL_{index}" for index in range(num_labels)]
+    if len(names) != num_labels:
+        raise ValueError(f"class_names has {len(names)} entries but the checkpoint has {num_labels} classes.")
+    return Co2SConfig(
+        clip_config=_read_clip_config(clip, clip_heads),
+        dinov3_config=_read_dinov3_config(dinov3, dinov3_heads),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        **{**OFFICIAL_NUMERICS, **_read_head_shape(clip), **overrides},
+    )
+
+
+def _read_clip_config(state_dict: StateDict, num_heads: int | None) -> CLIPVisionConfig:
+    width, channels, patch_size, _ = _tensor(state_dict, "backbone.patch_embed.projection.weight").shape
+    positions = _tensor(state_dict, "backbone.pos_embed").shape[1] - 1
+    side = math.isqrt(positions)
+    if side**2 != positions:
+        raise ValueError(f"backbone.pos_embed has {positions} patch positions, expected a square grid.")
+    return CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=_tensor(state_dict, "backbone.layers.0.ffn.layers.0.0.weight").shape[0],
+        projection_dim=_tensor(state_dict, "backbone.proj.weight").shape[0],
+        num_hidden_layers=_count(state_dict, r"backbone\.layers\.(\d+)\."),
+        num_attention_heads=num_heads or width // 64,
+        num_channels=channels,
+        patch_size=patch_size,
+        image_size=side * patch_size,
+        hidden_act="gelu",
+        layer_norm_eps=1e-6,
+    )
+
+
+def _read_dinov3_config(state_dict: StateDict, num_heads: int | None) -> DINOv3ViTConfig:
+    width, channels, patch_size, _ = _tensor(state_dict, "backbone.patch_embed.proj.weight").shape
+    return DINOv3ViTConfig(
+        hidden_size=width,
+        intermediate_size=_tensor(state_dict, "backbone.blocks.0.mlp.fc1.weight").shape[0],
+        num_hidden_layers=_count(state_dict, r"backbone\.blocks\.(\d+)\."),
+        num_attention_heads=num_heads or width // 64,
+        num_channels=channels,
+        patch_size=patch_size,
+        num_register_tokens=_tensor(state_dict, "backbone.storage_tokens").shape[1],
+        layer_norm_eps=1e-6,
+        pos_embed_rescale=None,  # the released training leaves every augmentation of the positions unset
+    )
+
+
+def _read_head_shape(state_dict: StateDict) -> dict[str, Any]:
+    channels, _, kernel_size, _ = _tensor(state_dict, "decode_head.conv1.weight").shape
+    return {
+        "head_channels": channels,
+        "head_kernel_size": kernel_size,
+        "head_text_channels": _tensor(state_dict, "decode_head.text_proj.0.weight").shape[0],
+        "head_up_channels": [_tensor(state_dict, f"decode_head.up{i}.conv.0.weight").shape[0] for i in (1, 2)],
+        "head_skip_channels": [_tensor(state_dict, f"decode_head.skip_proj.{i}.0.weight").shape[0] for i in (0, 1)],
+        "head_num_layers": _count(state_dict, r"decode_head\.layers\.(\d+)\."),
+    }
+
+
+def _tensor(state_dict: StateDict, name: str) -> torch.Tensor:
+    if name not in state_dict:
+        raise ValueError(f"the checkpoint has no tensor {name!r}: expected the state dict of a released Co2S student.")
+    return state_dict[name]
+
+
+def _count(state_dict: StateDict, pattern: str) -> int:
+    return 1 + max(int(match[1]) for name in state_dict if (match := re.match(pattern, name)))
+
+
+__all__ = ["convert_head", "convert_official"]

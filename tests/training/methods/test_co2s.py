@@ -1,0 +1,158 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.methods import METHODS
+from training.methods.co2s import Co2S
+from training.parts.schedules import Progress
+
+PROGRESS = Progress(50, 100)  # after the ramp: the stability weight is 0.5
+THRESHOLD = 0.6
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def test_needs_a_partner():
+    assert METHODS["co2s"] is Co2S
+    model = torch.nn.Identity()
+    assert Co2S(model).needs.unlabelled and Co2S(model).needs.partner == "other"
+    assert Co2S(model, official=True).needs.partner == "same"
+
+
+def test_step_runs_and_every_term_is_logged(model, batch):
+    terms = Co2S(model, threshold=THRESHOLD).step(batch, PROGRESS)
+    students = [
+        f"loss_{student}{term}"
+        for student in ("clip", "dinov3")
+        for term in ("", "_x", "_s1", "_s2", "_fp", "_stability")
+    ]
+    assert set(terms) == {"loss", *students, "stability_weight", "confident_clip", "confident_dinov3"}
+    assert all(value.shape == () and torch.isfinite(value) for value in terms.values())
+    assert {name for name, value in terms.items() if value.requires_grad} == {"loss"}
+    assert 0 < terms["confident_clip"] < 1 and terms["loss_clip_stability"] > 0
+    assert terms["stability_weight"] == 0.5
+    assert all(gradient.abs().sum() > 0 for gradient in gradients(model, terms["loss"]))
+
+
+def test_one_forward_trains_and_one_without_gradient_labels_the_partner(model, batch):
+    Co2S(model, feature_dropout=0.25).step(batch, PROGRESS)
+    partner, joint = model.calls
+    assert partner["images"] is batch.p_w and not partner["gradient"] and not partner["training"]
+    assert joint["gradient"] and joint["training"] and joint["rows"] == (1, 3) and joint["dropout"] == 0.25
+    x, u_w, u_s1, u_s2 = joint["images"].split([1, 2, 2, 2])
+    assert torch.equal(x, batch.x) and torch.equal(u_w, batch.u_w)
+    for mixed, own, other, box in (
+        (u_s1, batch.u_s1, batch.p_s1, batch.box1),
+        (u_s2, batch.u_s2, batch.p_s2, batch.box2),
+    ):
+        inside = box[:, None].expand_as(own)
+        assert torch.equal(mixed[inside], other[inside]) and torch.equal(mixed[~inside], own[~inside])
+
+
+def test_values_follow_the_paper(model, batch):
+    """One student's loss, written out pixel by pixel, without any of the parts."""
+    terms = Co2S(model, threshold=THRESHOLD).step(batch, PROGRESS)
+
+    def consistency(prediction, box):
+        total, valid = 0.0, 0
+        for i, row, column in torch.cartesian_prod(torch.arange(2), torch.arange(6), torch.arange(6)).tolist():
+            source, mask = (batch.p_w, batch.p_valid) if box[i, row, column] else (batch.u_w, batch.u_valid)
+            if not mask[i, row, column]:
+                continue
+            valid += 1
+            confidence, label = model.clip(source)[i, :, row, column].softmax(0).max(0)
+            if confidence >= THRESHOLD:
+                total = total - prediction[i, :, row, column].log_softmax(0)[label].item()
+        return total / valid
+
+    with torch.no_grad():
+        s1 = model.clip(torch.where(batch.box1[:, None], batch.p_s1, batch.u_s1))
+        s2 = model.clip(torch.where(batch.box2[:, None], batch.p_s2, batch.u_s2))
+        expected = {
+            "x": F.cross_entropy(model.clip(batch.x), batch.y, ignore_index=255).item(),
+            "s1": consistency(s1, batch.box1),
+            "s2": consistency(s2, batch.box2),
+            "fp": consistency(model.clip(batch.u_w * 1.5), torch.zeros_like(batch.box1)),
+        }
+        clip, dinov3 = model.clip(batch.u_w).softmax(1), model.dinov3(batch.u_w).softmax(1)
+        learns = (dinov3.amax(1) >= THRESHOLD) & (clip.amax(1) <= dinov3.amax(1)) & batch.u_valid
+        expected["stability"] = (clip - dinov3).square().mean(1)[learns].mean().item()
+    assert {name: terms[f"loss_clip_{name}"].item() for name in expected} == pytest.approx(expected, rel=1e-5)
+    own = (expected["x"] + expected["s1"] / 4 + expected["s2"] / 4 + expected["fp"] / 2) / 2
+    assert terms["loss_clip"].item() == pytest.approx(own + 0.5 * expected["stability"], rel=1e-5)
+    torch.testing.assert_close(terms["loss"].detach(), terms["loss_clip"] + terms["loss_dinov3"])
+
+
+def test_stability_teaches_the_student_and_not_its_teacher(model, batch):
+    with_term, without = (
+        gradients(model, Co2S(model, threshold=THRESHOLD, stability_peak=peak).step(batch, PROGRESS)["loss"])
+        for peak in (0.5, 0.0)
+    )
+    assert not any(torch.allclose(a, b) for a, b in zip(with_term, without, strict=True))
+    # With a constant DINOv3 student CLIP's gradient must stay the same: nothing reached it as a teacher.
+    constant = [model.dinov3.weight.requires_grad_(False), model.dinov3.bias.requires_grad_(False)]
+    model.zero_grad()
+    Co2S(model, threshold=THRESHOLD).step(batch, PROGRESS)["loss"].backward()
+    assert all(parameter.grad is None for parameter in constant)
+    torch.testing.assert_close([p.grad for p in model.clip.parameters()], with_term[:2])
+
+
+def test_official_stability_has_no_gradient_but_a_value(model, batch):
+    terms, removed = (
+        Co2S(model, threshold=THRESHOLD, stability_peak=peak, official=True).step(batch, PROGRESS)
+        for peak in (0.5, 0.0)
+    )
+    assert terms["loss"] > removed["loss"]
+    for a, b in zip(gradients(model, terms["loss"]), gradients(model, removed["loss"]), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_official_stability_counts_padding_and_local_pixels(model, batch):
+    wild = replace(batch, u_w=torch.where(batch.u_valid[:, None], batch.u_w, 9.0))
+    ours, official = (Co2S(model, threshold=THRESHOLD, official=o).step(wild, PROGRESS) for o in (False, True))
+    assert ours["loss_clip_stability"] != official["loss_clip_stability"]
+    assert ours["loss_clip_s1"] == official["loss_clip_s1"]
+    doubled = [
+        Co2S(model, threshold=THRESHOLD, official=o, average_count=lambda count: count * 2).step(wild, PROGRESS)
+        for o in (False, True)
+    ]
+    torch.testing.assert_close(doubled[0]["loss"], ours["loss"] / 2)
+    torch.testing.assert_close(doubled[1]["loss"], official["loss"])
+
+
+def test_nothing_labelled_and_nothing_valid_is_zero(model, batch):
+    nowhere = torch.zeros_like(batch.u_valid)
+    empty = replace(batch, y=torch.full_like(batch.y, 255), u_valid=nowhere, p_valid=nowhere)
+    loss = Co2S(model, threshold=THRESHOLD).step(empty, PROGRESS)["loss"]
+    assert loss.item() == 0 and all(gradient.abs().sum() == 0 for gradient in gradients(model, loss))
+
+
+def test_ramp_starts_without_stability(model, batch):
+    terms = Co2S(model, threshold=THRESHOLD).step(batch, Progress(0, 100))
+    assert terms["stability_weight"] == 0 and terms["loss_clip_stability"] > 0
+
+
+def test_confidence_mode_reaches_the_loss(model, batch):
+    values = {
+        Co2S(model, threshold=THRESHOLD, confidence_mode=mode).step(batch, PROGRESS)["loss_clip_fp"].item()
+        for mode in ("pixelwise", "pixelratio", "pixelavg")
+    }
+    assert len(values) == 3
+    with pytest.raises(ValueError, match="got 'pixel'"):
+        Co2S(model, confidence_mode="pixel").step(batch, PROGRESS)
+
+
+def test_evaluates_and_saves_its_current_model_and_has_no_state(model):
+    method = Co2S(torch.nn.Identity())
+    method.model = model
+    method.after_step(PROGRESS)
+    assert method.evaluated() == {"model": model} and method.saved() is model
+    method.load_state_dict(method.state_dict())
+    with pytest.raises(ValueError, match=r"no state of its own, but the checkpoint holds \['ema'\]"):
+        method.load_state_dict({"ema": 1})
