@@ -255,7 +255,9 @@ class MeanIoU(evaluate.Metric):
 
 
 def _as_tensor(mask: Any) -> Tensor:
-    return mask if isinstance(mask, Tensor) else torch.from_numpy(np.asarray(mask))
+    return (
+        mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
+    )  # a copy: torch warns about read-only arrays
 
 
 def _check_ids(name: str, ids: Tensor, low: int, high: int, expected: str) -> None:

@@ -195,7 +195,8 @@ def _draw_losses(axis: Axes, losses: Sequence[Mapping[str, float]]) -> None:
     for name in sorted(names, key=lambda name: name == "loss"):
         points = [(entry["step"], entry[name]) for entry in losses if entry.get(name) is not None]
         style = {"color": "black", "linewidth": 1.8} if name == "loss" else {"linewidth": 1.0}
-        axis.plot(*zip(*points, strict=True), label=name, **style)
+        if points:
+            axis.plot(*zip(*points, strict=True), label=name, **style)
     axis.set_ylabel("Training loss")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=4, fontsize=9, frameon=False)
 
@@ -275,8 +276,13 @@ def _student_legend(truths: set[bool], width: float) -> Legend:
     if True in truths:
         handles.append(Patch(facecolor=COLORS["clip"], label="only CLIP right"))
         handles.append(Patch(facecolor=COLORS["dinov3"], label="only DINOv3 right"))
-    labels = {True: "neither right", False: "students differ"}
-    handles.append(Patch(facecolor=NEITHER, label=" / ".join(labels[known] for known in sorted(truths, reverse=True))))
+    meanings = (
+        (NEITHER, {True: "neither right", False: "students differ"}),
+        ("0.8", {True: "both right or ignored", False: "same"}),
+    )
+    for color, labels in meanings:
+        label = " / ".join(labels[known] for known in sorted(truths, reverse=True))
+        handles.append(Patch(facecolor=color, label=label))
     return _arrange(handles, width)
 
 

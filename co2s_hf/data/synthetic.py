@@ -124,8 +124,8 @@ def _clear(folder: Path) -> None:
     strangers = [path for path in scenes if not re.fullmatch(r"(train|val)_\d{4,}\.png", path.name)]
     if strangers:
         raise DataError(
-            f"{folder} holds {len(strangers)} files that are no synthetic scenes, such as {strangers[0]}; expected an empty "
-            "folder, or one of earlier scenes. Choose another."
+            f"{folder} holds {len(strangers)} files that are no synthetic scenes, such as {strangers[0]}; expected an "
+            "empty folder, or one of earlier scenes. Choose another."
         )
     (folder / _MARKER).unlink(missing_ok=True)
     for path in scenes:

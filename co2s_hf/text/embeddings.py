@@ -205,13 +205,17 @@ def _encode_with_open_clip(prompts: list[str], path: Path, model_name: str | Non
     weights = _read_weights(path)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave the caller's generator alone
         model = open_clip.create_model(model_name, pretrained=None)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
+    own = model.state_dict()
+    shared = own.keys() & weights.keys()
+    misfits = sorted(
+        (own.keys() ^ weights.keys()) | {name for name in shared if own[name].shape != weights[name].shape}
+    )
+    if misfits:
         raise ValueError(
-            f"the weights in {path} do not fit open_clip_model={model_name!r}. Name the architecture that they were "
-            f"trained with. torch says: {error}"
-        ) from error
+            f"the weights in {path} do not fit open_clip_model={model_name!r}: {len(misfits)} tensors are missing, "
+            f"unexpected or of another shape, such as {misfits[0]}. Name the architecture that they were trained with."
+        )
+    model.load_state_dict(weights)
     return model.float().eval().encode_text(open_clip.get_tokenizer(model_name)(prompts))
 
 

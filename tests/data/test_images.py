@@ -1,0 +1,124 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from co2s_hf.data.images import ImageError, image_size, read_image, read_mask, write_image, write_mask
+
+
+def _png(path, width, height, bits, colour_type, rows):
+    """Write a PNG of a depth that Pillow cannot write."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    body = b"".join(b"\0" + row for row in rows)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_lossless_images_read_as_written(tmp_path, pixels, suffix):
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}")
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert image.dtype == np.uint8 and image.flags.writeable
+    np.testing.assert_array_equal(image, pixels)
+    assert image_size(tmp_path / f"a.{suffix}") == (16, 24)
+
+
+def test_greyscale_keeps_one_band_and_alpha_goes(tmp_path, pixels):
+    Image.fromarray(pixels[:, :, 0]).save(tmp_path / "grey.png")
+    Image.fromarray(np.dstack([pixels, pixels[:, :, 0]])).save(tmp_path / "rgba.png")
+    Image.fromarray(pixels[:, :, :2].copy(), "LA").save(tmp_path / "la.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), pixels[:, :, :1])
+    np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "la.png"), pixels[:, :, :1])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_keeps_its_values(tmp_path, suffix):
+    values = np.array([[0, 255, 256], [1000, 40000, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image[:, :, 0], values)
+
+
+def test_16_bit_colour_is_refused_not_cut(tmp_path):
+    path = _png(tmp_path / "rgb16.png", 1, 1, 16, 2, [bytes([1, 2, 3, 4, 5, 6])])
+    with pytest.raises(ImageError, match=r"rgb16\.png holds RGB;16B pixels.*Convert it to 8 bits"):
+        read_image(path)
+
+
+def test_palette_is_colour_for_images_and_ids_for_masks(tmp_path):
+    ids = np.array([[0, 1], [2, 255]], np.uint8)
+    image = Image.fromarray(ids)
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90] + [7] * (253 * 3))
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), ids)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0, 1], [40, 50, 60])
+
+
+def test_masks_of_few_bits_hold_ids(tmp_path):
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "1.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "1.png"), [[1, 0]])
+    path = _png(tmp_path / "4.png", 4, 1, 4, 0, [bytes([0x01, 0x25])])  # Pillow stretches these to 0, 17, 34, 85
+    np.testing.assert_array_equal(read_mask(path), [[0, 1, 2, 5]])
+    path = _png(tmp_path / "2.png", 4, 1, 2, 0, [bytes([0b00011011])])
+    np.testing.assert_array_equal(read_mask(path), [[0, 1, 2, 3]])
+    Image.fromarray(np.array([[3, 255]], np.uint16)).save(tmp_path / "16.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "16.png"), [[3, 255]])
+
+
+def test_masks_of_colours_or_large_ids_are_refused(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "rgb.png")
+    with pytest.raises(ImageError, match=r"rgb\.png is a RGB image; expected .* one class id per pixel"):
+        read_mask(tmp_path / "rgb.png")
+    Image.fromarray(np.array([[3, 700]], np.uint16)).save(tmp_path / "16.png")
+    with pytest.raises(ImageError, match=r"16\.png holds ids up to 700"):
+        read_mask(tmp_path / "16.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_truncated_files_are_named(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ImageError, match=rf"a\.{suffix} cannot be read as an image .*truncated.*(?s:.*)take it out"):
+        read_image(path)
+
+
+def test_missing_and_foreign_files_are_named(tmp_path):
+    with pytest.raises(ImageError, match=r"none\.png does not exist"):
+        image_size(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(ImageError, match=r"text\.png cannot be read"):
+        image_size(tmp_path / "text.png")
+
+
+def test_write_round_trip(tmp_path, pixels):
+    write_image(tmp_path / "rgb.png", pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "rgb.png"), pixels)
+    wide = pixels[:, :, :1].astype(np.uint16) * 257
+    write_image(tmp_path / "wide.png", wide)
+    np.testing.assert_array_equal(read_image(tmp_path / "wide.png"), wide)
+    write_mask(tmp_path / "mask.png", pixels[:, :, 0])
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), pixels[:, :, 0])
+
+
+def test_write_refuses_other_arrays(tmp_path, pixels):
+    with pytest.raises(ImageError, match=r"a\.png cannot be written from a float64 array of shape \(16, 24, 3\)"):
+        write_image(tmp_path / "a.png", pixels / 255)
+    with pytest.raises(ImageError, match=r"a\.png cannot be written from int64 of shape \(16, 24\); expected \(H, W\)"):
+        write_mask(tmp_path / "a.png", pixels[:, :, 0].astype(np.int64))

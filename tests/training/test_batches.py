@@ -1,0 +1,214 @@
+import numpy as np
+import pytest
+import torch
+
+from co2s_hf.data.folders import Sample
+from co2s_hf.data.images import write_image, write_mask
+from training.batches import EvaluationDataset, SemiDataset, collate, train_loader
+from training.views import ViewNeeds
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+NORMALISED = {"mean": MEAN, "std": STD}
+PARTNER = ViewNeeds(unlabelled=True, partner="other")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Eight images of one grey value each (20 * index), four with a mask of their index; 20 x 24 px."""
+    folder = tmp_path_factory.mktemp("samples")
+    made = []
+    for i in range(8):
+        image, mask = folder / f"i{i}.png", folder / f"m{i}.png"
+        write_image(image, np.full((20, 24, 3), 20 * i, np.uint8))
+        write_mask(mask, np.full((20, 24), i, np.uint8))
+        made.append(Sample(image, mask if i < 4 else None, str(i)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("noisy")
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(5):
+        image, mask = folder / f"i{i}.png", folder / f"m{i}.png"
+        write_image(image, rng.integers(0, 256, (20 + i, 24, 3), dtype=np.uint8))
+        write_mask(mask, rng.integers(0, 3, (20 + i, 24), dtype=np.uint8))
+        made.append(Sample(image, mask, str(i)))
+    return made
+
+
+def _dataset(labelled, unlabelled, views=PARTNER, **changes):
+    return SemiDataset(labelled, unlabelled, **{"crop_px": 16, "seed": 1, "views": views, **NORMALISED, **changes})
+
+
+def _grey(image):
+    """Grey value / 20 of a normalised crop without padding: the index of the sample."""
+    return round(float(image[0].max() * STD[0] + MEAN[0]) * 255 / 20)
+
+
+def _assert_equal(one, two):
+    pairs = list(zip(one._tensors(), two._tensors(), strict=True))
+    assert pairs and all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+# ---- SemiDataset ----
+
+
+def test_shapes_and_types(noisy):
+    batch = collate([_dataset(noisy[:2], noisy[2:])[k] for k in range(3)])
+    for name in ("x", "u_w", "u_s1", "u_s2", "p_w", "p_s1", "p_s2"):
+        tensor = getattr(batch, name)
+        assert tensor.shape == (3, 3, 16, 16) and tensor.dtype == torch.float32 and tensor.is_contiguous()
+    for name in ("u_valid", "p_valid", "box1", "box2"):
+        assert getattr(batch, name).shape == (3, 16, 16) and getattr(batch, name).dtype == torch.bool
+    assert batch.y.shape == (3, 16, 16) and batch.y.dtype == torch.int64
+    _assert_equal(batch, batch.to("cpu"))
+
+
+def test_what_is_not_needed_is_none(noisy):
+    supervised = collate([_dataset(noisy, [], ViewNeeds(unlabelled=False))[0]])
+    assert [name for name, _ in supervised._tensors()] == ["x", "y"]
+    alone = collate([_dataset(noisy, noisy, ViewNeeds(unlabelled=True))[0]])
+    assert alone.p_w is None and alone.p_valid is None and alone.box2 is not None
+    full = collate([_dataset(noisy, noisy)[0]])
+    for name in ("x", "y", "u_w", "u_s1", "u_s2", "u_valid", "box1", "box2"):  # a partner changes nothing else
+        assert torch.equal(getattr(full, name), getattr(alone, name))
+    assert torch.equal(full.x, supervised.x)
+
+
+def test_padding_is_black_ignored_and_invalid(samples):
+    dataset = _dataset(samples[3:4], samples[7:8], crop_px=32, scale_range=(1, 1))
+    position = dataset[0]
+    inside = position["y"] == 3
+    assert int(inside.sum()) == int(position["u_valid"].sum()) == 20 * 24
+    assert (position["y"][~inside] == 255).all()
+    black = -torch.tensor(MEAN) / torch.tensor(STD)
+    grey = (60 / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    torch.testing.assert_close(position["x"][:, ~inside], black[:, None].expand(3, int((~inside).sum())))
+    torch.testing.assert_close(position["x"][:, inside], grey[:, None].expand(3, 480))
+    torch.testing.assert_close(position["u_w"][:, ~position["u_valid"]][:, 0], black)
+
+
+def test_every_pass_shows_every_image_once_in_its_own_order(samples):
+    dataset = _dataset(samples[:3], samples[4:], scale_range=(1, 1))
+    labelled = [_grey(dataset[k]["x"]) for k in range(12)]
+    unlabelled = [_grey(dataset[k]["u_w"]) for k in range(12)]
+    assert all(sorted(labelled[i : i + 3]) == [0, 1, 2] for i in (0, 3, 6, 9))
+    assert all(sorted(unlabelled[i : i + 4]) == [4, 5, 6, 7] for i in (0, 4, 8))
+    assert len({tuple(unlabelled[i : i + 4]) for i in (0, 4, 8)}) > 1
+    labels = [int(dataset[k]["y"].max()) for k in range(12)]
+    assert labels == labelled
+
+
+def test_partners(samples):
+    other = _dataset(samples[:1], samples[4:], scale_range=(1, 1))
+    pairs = [(_grey(other[k]["u_w"]), _grey(other[k]["p_w"])) for k in range(40)]
+    assert all(u != p for u, p in pairs) and len(set(pairs)) == 12
+    same = _dataset(samples[:1], samples[4:], ViewNeeds(unlabelled=True, partner="same"), scale_range=(1, 1))
+    assert all(_grey(same[k]["u_w"]) == _grey(same[k]["p_w"]) for k in range(12))
+    only = _dataset(samples[:1], samples[4:5], scale_range=(1, 1))
+    assert _grey(only[0]["p_w"]) == 4
+
+
+def test_the_same_image_comes_with_another_augmentation(noisy):
+    same = _dataset(noisy, noisy[:1], ViewNeeds(unlabelled=True, partner="same"))
+    assert not torch.equal(same[0]["u_w"], same[0]["p_w"])
+    assert not torch.equal(same[0]["u_s1"], same[0]["u_s2"]) or not torch.equal(same[1]["u_s1"], same[1]["u_s2"])
+
+
+def test_positions_depend_on_seed_and_position_alone(noisy):
+    first = _dataset(noisy[:2], noisy[2:])
+    later = _dataset(noisy[:2], noisy[2:], cache_bytes=0)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    _assert_equal(collate([first[k] for k in range(6)]), collate([later[k] for k in range(6)]))
+    assert later.read.used_bytes == 0 and not later.read.cache
+    assert not torch.equal(first[0]["x"], _dataset(noisy[:2], noisy[2:], seed=2)[0]["x"])
+
+
+def test_the_cache_keeps_to_its_memory(noisy):
+    dataset = _dataset(noisy[:2], noisy[2:], cache_bytes=4000)
+    for k in range(6):
+        dataset[k]
+    assert 0 < dataset.read.used_bytes <= 4000
+
+
+def test_image_scale_comes_first(samples):
+    dataset = _dataset(samples[:1], samples[4:], crop_px=32, scale_range=(1, 1), image_scale=0.5)
+    assert int((dataset[0]["y"] == 0).sum()) == int(dataset[0]["u_valid"].sum()) == 10 * 12
+
+
+def test_16_bit_images_lie_between_0_and_1(tmp_path):
+    write_image(tmp_path / "a.png", np.full((20, 20, 1), 13107, np.uint16))
+    write_mask(tmp_path / "m.png", np.zeros((20, 20), np.uint8))
+    sample = Sample(tmp_path / "a.png", tmp_path / "m.png", "a")
+    dataset = _dataset([sample], [sample], mean=(0.0,), std=(1.0,), scale_range=(1, 1))
+    torch.testing.assert_close(dataset[0]["x"], torch.full((1, 16, 16), 0.2))
+    assert dataset[0]["u_s1"].shape == (1, 16, 16)
+
+
+def test_datasets_refuse(samples, noisy):
+    with pytest.raises(ValueError, match="There are 0 labelled and 5 unlabelled images"):
+        _dataset([], noisy)
+    with pytest.raises(ValueError, match="There are 5 labelled and 0 unlabelled images"):
+        _dataset(noisy, [])
+    with pytest.raises(ValueError, match=r"1 samples have no mask, such as i4\.png"):
+        _dataset(samples[:5], noisy)
+    with pytest.raises(ValueError, match="An image has 3 bands, mean and std have 1"):
+        _dataset(noisy, noisy, mean=(0.5,), std=(0.5,))[0]
+
+
+# ---- train_loader ----
+
+
+def test_resumed_batches_equal_those_of_an_uninterrupted_run(noisy):
+    whole = list(
+        train_loader(_dataset(noisy[:2], noisy[2:]), batch_size=2, start_step=0, total_steps=5, accumulation=2)
+    )
+    rest = list(train_loader(_dataset(noisy[:2], noisy[2:]), batch_size=2, start_step=3, total_steps=5, accumulation=2))
+    assert (len(whole), len(rest)) == (10, 4)
+    for one, two in zip(whole[6:], rest, strict=True):
+        _assert_equal(one, two)
+
+
+def test_two_processes_share_the_batches_of_one(noisy):
+    dataset = _dataset(noisy[:2], noisy[2:])
+    whole = train_loader(dataset, batch_size=4, start_step=0, total_steps=3)
+    parts = [train_loader(dataset, batch_size=2, start_step=0, total_steps=3, rank=r, world_size=2) for r in (0, 1)]
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert torch.equal(batch.x, torch.cat([first.x, second.x]))
+        assert torch.equal(batch.p_s2, torch.cat([first.p_s2, second.p_s2]))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_loading_leaves_the_global_random_state(noisy, num_workers):
+    dataset = _dataset(noisy[:2], noisy[2:])
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    loader = train_loader(dataset, batch_size=2, start_step=1, total_steps=4, num_workers=num_workers)
+    batches = list(loader)
+    assert torch.equal(state, torch.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
+    assert len(batches) == len(loader) == 3
+    _assert_equal(batches[0], collate([dataset[2], dataset[3]]))
+
+
+# ---- EvaluationDataset ----
+
+
+def test_evaluation_gives_whole_images_and_native_labels(noisy):
+    dataset = EvaluationDataset(noisy, **NORMALISED)
+    pixel_values, labels, name = dataset[2]
+    assert len(dataset) == 5 and name == "i2.png"
+    assert pixel_values.shape == (3, 22, 24) and pixel_values.dtype == torch.float32
+    assert labels.shape == (22, 24) and labels.dtype == torch.int64 and int(labels.max()) == 2
+    half, labels, _ = EvaluationDataset(noisy, **NORMALISED, image_scale=0.5)[2]
+    assert half.shape == (3, 11, 12) and labels.shape == (22, 24)
+
+
+def test_evaluation_normalises_and_needs_masks(samples):
+    pixel_values, labels, _ = EvaluationDataset(samples[1:2], **NORMALISED)[0]
+    expected = (20 / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    torch.testing.assert_close(pixel_values, expected[:, None, None].expand(3, 20, 24))
+    assert (labels == 1).all()
+    with pytest.raises(ValueError, match=r"4 samples have no mask, such as i4\.png; expected a mask for each"):
+        EvaluationDataset(samples, **NORMALISED)

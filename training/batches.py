@@ -1,0 +1,311 @@
+"""One batch type for every method, and the data sets and loaders that fill it.
+
+What a position of the stream holds depends on (seed, position) alone: not on a global random state, the number of
+workers or processes, or where a run was resumed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from co2s_hf.data.folders import Sample
+from co2s_hf.data.images import read_image, read_mask
+
+from .views import ViewNeeds, cutmix_box, random_crop, strong_view
+
+# Streams of random numbers: each of them goes its own way, so that a method without a partner sees the same crops.
+_LABELLED, _UNLABELLED, _PARTNER, _LABELLED_ORDER, _UNLABELLED_ORDER = range(1, 6)
+
+
+@dataclass
+class Batch:
+    """A batch of B positions with C bands and crops of S pixels; everything after `y` is None where not needed.
+
+    Attributes:
+        x: Labelled crops (B, C, S, S) float32, normalised like all images here.
+        y: Their class ids (B, S, S) int64, 255 ignored.
+        u_w: Weak view of unlabelled crops (B, C, S, S); u_s1, u_s2 their strong views.
+        u_valid: (B, S, S) bool, False on padding.
+        box1: CutMix box of s1 (B, S, S) bool; box2 that of s2.
+        p_w: Weak view of the CutMix partner; p_s1, p_s2 its strong views, p_valid False on padding.
+    """
+
+    x: Tensor
+    y: Tensor
+    u_w: Tensor | None = None
+    u_s1: Tensor | None = None
+    u_s2: Tensor | None = None
+    u_valid: Tensor | None = None
+    box1: Tensor | None = None
+    box2: Tensor | None = None
+    p_w: Tensor | None = None
+    p_s1: Tensor | None = None
+    p_s2: Tensor | None = None
+    p_valid: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Copy the tensors to a device, without waiting where they are pinned."""
+        return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors()})
+
+    def pin_memory(self) -> "Batch":
+        """Pin the tensors; `DataLoader` calls this by its name."""
+        return Batch(**{name: tensor.pin_memory() for name, tensor in self._tensors()})
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return ((name, tensor) for name, tensor in pairs if tensor is not None)
+
+
+def collate(positions: Sequence[dict[str, Tensor]]) -> Batch:
+    """Stack the tensors of several positions into a batch."""
+    return Batch(**{name: torch.stack([position[name] for position in positions]) for name in positions[0]})
+
+
+class SemiDataset(Dataset[dict[str, Tensor]]):
+    """The endless stream of training samples: position k is one labelled and, if needed, one unlabelled sample.
+
+    Each of the two lists is gone through in an order of its own, drawn anew for every pass. Decoded images are kept in
+    memory while there is room.
+
+    Args:
+        labelled: Samples with masks.
+        unlabelled: Samples whose masks are never looked at; may be empty where `views` needs none.
+        crop_px: Side S of the crops.
+        seed: Draws the orders and the augmentations.
+        views: What the method needs.
+        mean: Mean of every band of images in [0, 1]; subtracted.
+        std: Standard deviation of every band; divided by.
+        scale_range: Bounds of the random scale.
+        image_scale: Factor on the size of every image ahead of anything else; 0.5 trains at half the resolution.
+        cache_bytes: Memory for decoded images, shared by all workers of a loader.
+    """
+
+    def __init__(
+        self,
+        labelled: Sequence[Sample],
+        unlabelled: Sequence[Sample],
+        *,
+        crop_px: int,
+        seed: int,
+        views: ViewNeeds,
+        mean: Sequence[float],
+        std: Sequence[float],
+        scale_range: tuple[float, float] = (0.5, 2.0),
+        image_scale: float = 1.0,
+        cache_bytes: int = 2 * 2**30,
+    ) -> None:
+        """Take the lists; no file is read before the first position. Raises ValueError where a list is empty."""
+        if not labelled or (views.unlabelled and not unlabelled):
+            raise ValueError(
+                f"There are {len(labelled)} labelled and {len(unlabelled)} unlabelled images; expected some of each."
+            )
+        _require_masks(labelled)
+        self.labelled, self.unlabelled = tuple(labelled), tuple(unlabelled)
+        self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
+        self.normalise = _Normalise(mean, std)
+        self.read = _Reader(image_scale, cache_bytes)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        """Make the tensors of one position, named as in `Batch`, without the batch dimension."""
+        rng = self._rng(position, _LABELLED)
+        sample = self.labelled[self._index(position, len(self.labelled), _LABELLED_ORDER)]
+        crop, labels, _ = self._crop(sample, sample.mask, rng)
+        tensors = {"x": self.normalise(crop), "y": labels.long()}
+        if not self.views.unlabelled:
+            return tensors
+
+        rng = self._rng(position, _UNLABELLED)
+        i = self._index(position, len(self.unlabelled), _UNLABELLED_ORDER)
+        tensors |= self._unlabelled_views("u", self.unlabelled[i], rng)
+        tensors |= {"box1": cutmix_box(self.crop_px, rng), "box2": cutmix_box(self.crop_px, rng)}
+        if self.views.partner is None:
+            return tensors
+
+        rng = self._rng(position, _PARTNER)
+        if self.views.partner == "other" and len(self.unlabelled) > 1:
+            i = (i + int(rng.integers(1, len(self.unlabelled)))) % len(self.unlabelled)
+        return tensors | self._unlabelled_views("p", self.unlabelled[i], rng)
+
+    def _unlabelled_views(self, name: str, sample: Sample, rng: np.random.Generator) -> dict[str, Tensor]:
+        crop, _, valid = self._crop(sample, None, rng)
+        image = _to_unit(crop)
+        return {
+            f"{name}_w": self.normalise(image),
+            f"{name}_s1": self.normalise(strong_view(image, rng)),
+            f"{name}_s2": self.normalise(strong_view(image, rng)),
+            f"{name}_valid": valid,
+        }
+
+    def _crop(
+        self, sample: Sample, mask_path: Path | None, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        image, mask = self.read.image(sample.image), None if mask_path is None else self.read.mask(mask_path)
+        return random_crop(image, mask, crop_px=self.crop_px, scale_range=self.scale_range, rng=rng)
+
+    def _index(self, position: int, count: int, stream: int) -> int:
+        return int(_order(count, self.seed, position // count, stream)[position % count])
+
+    def _rng(self, position: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, position, stream))
+
+
+class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
+    """Whole images with their labels, for evaluation; files are read anew every time.
+
+    Args:
+        samples: Samples with masks.
+        image_scale: Factor on the size of every image; the labels keep their size, for predictions to be resized to.
+        mean: Mean of every band of images in [0, 1]; subtracted.
+        std: Standard deviation of every band; divided by.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], *, mean: Sequence[float], std: Sequence[float], image_scale: float = 1.0
+    ) -> None:
+        """Take the list. Raises ValueError where a sample has no mask."""
+        _require_masks(samples)
+        self.samples = tuple(samples)
+        self.normalise = _Normalise(mean, std)
+        self.read = _Reader(image_scale, cache_bytes=0)
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
+        """Give pixel values (C, H, W) float32, labels (H', W') int64 as large as the mask file, and the file name."""
+        sample = self.samples[index]
+        pixel_values = self.normalise(self.read.image(sample.image))
+        return pixel_values, torch.from_numpy(read_mask(sample.mask)).long(), sample.image.name
+
+
+def train_loader(
+    dataset: SemiDataset,
+    *,
+    batch_size: int,
+    start_step: int,
+    total_steps: int,
+    rank: int = 0,
+    world_size: int = 1,
+    accumulation: int = 1,
+    num_workers: int = 0,
+) -> "DataLoader[Batch]":
+    """Load the batches of one process from optimizer step `start_step` up to `total_steps`.
+
+    Every step has `accumulation` batches of `batch_size` positions on each of `world_size` processes, next to each
+    other in the stream. The loader leaves the global random state alone. Workers compute on one thread each: torch
+    sees to that.
+
+    Args:
+        dataset: The stream.
+        batch_size: Positions per batch and process.
+        start_step: First optimizer step, not 0 after a resume.
+        total_steps: Optimizer step to end before.
+        rank: Of this process.
+        world_size: Number of processes.
+        accumulation: Batches per optimizer step.
+        num_workers: Worker processes; 0 loads in this one.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=_Positions(start_step * accumulation, total_steps * accumulation, batch_size, rank, world_size),
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # without one, an iterator draws the seed of its workers from the global state
+    )
+
+
+class _Positions(Sampler[list[int]]):
+    """The stream positions of the batches `start` to `stop` of one process."""
+
+    def __init__(self, start: int, stop: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.batches = range(start, stop)
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            first = (batch * self.world_size + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+
+class _Reader:
+    """Reads images as (C, H, W) uint8, or float32 in [0, 1] from 16 bits, and masks as (H, W) uint8, at one scale."""
+
+    def __init__(self, scale: float, cache_bytes: int) -> None:
+        self.scale, self.cache_bytes = scale, cache_bytes
+        self.cache: dict[Path, Tensor] = {}
+        self.used_bytes = 0
+
+    def image(self, path: Path) -> Tensor:
+        cached = self.cache.get(path)
+        if cached is not None:
+            return cached
+        pixels = read_image(path)
+        if pixels.dtype == np.uint16:
+            pixels = pixels.astype(np.float32) / np.float32(65535)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)  # (H, W, C) -> (C, H, W)
+        if self.scale != 1:
+            image = interpolate(image[None], self._scaled(image), mode="bilinear", antialias=True)[0]
+        return self._keep(path, image)
+
+    def mask(self, path: Path) -> Tensor:
+        cached = self.cache.get(path)
+        if cached is not None:
+            return cached
+        mask = torch.from_numpy(read_mask(path))
+        if self.scale != 1:
+            mask = interpolate(mask[None, None], self._scaled(mask), mode="nearest-exact")[0, 0]
+        return self._keep(path, mask)
+
+    def _scaled(self, plane: Tensor) -> tuple[int, int]:
+        height, width = (max(1, int(side * self.scale + 0.5)) for side in plane.shape[-2:])
+        return height, width
+
+    def _keep(self, path: Path, tensor: Tensor) -> Tensor:
+        worker = get_worker_info()
+        if self.used_bytes + tensor.nbytes <= self.cache_bytes // (worker.num_workers if worker else 1):
+            self.cache[path] = tensor
+            self.used_bytes += tensor.nbytes
+        return tensor
+
+
+class _Normalise:
+    """Turns (C, H, W) uint8, or float32 in [0, 1], into float32 of the given mean and deviation per band."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean, self.std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        if len(image) != len(self.mean):
+            raise ValueError(
+                f"An image has {len(image)} bands, mean and std have {len(self.mean)}; give one value per band."
+            )
+        return (_to_unit(image) - self.mean) / self.std
+
+
+def _to_unit(image: Tensor) -> Tensor:
+    return image / 255 if image.dtype == torch.uint8 else image
+
+
+def _require_masks(samples: Sequence[Sample]) -> None:
+    missing = [sample.image.name for sample in samples if sample.mask is None]
+    if missing:
+        raise ValueError(f"{len(missing)} samples have no mask, such as {missing[0]}; expected a mask for each.")
+
+
+@lru_cache(maxsize=8)
+def _order(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+    """Draw the order of one pass through a list; kept, because it is asked for at every position."""
+    return np.random.default_rng((seed, epoch, stream)).permutation(count)

@@ -1,0 +1,159 @@
+"""The views of an image that training sees: random crops, strong colour views and CutMix boxes.
+
+All randomness comes from the `numpy.random.Generator` that is passed in, never from a global one.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, interpolate, pad
+from torchvision.transforms.v2 import functional as F
+
+from co2s_hf.data.images import IGNORE
+
+FLIP_PROBABILITY = 0.5
+# Strong view (spec section 7; the ranges of UniMatch, which the released Co2S keeps)
+JITTER_PROBABILITY, GREY_PROBABILITY, BLUR_PROBABILITY = 0.8, 0.2, 0.5
+BRIGHTNESS = CONTRAST = SATURATION = (0.5, 1.5)
+HUE = (-0.25, 0.25)  # turns of the colour circle
+BLUR_SIGMA_PX = (0.1, 2.0)
+# CutMix box
+NO_BOX_PROBABILITY = 0.5
+BOX_AREA = (0.02, 0.4)  # share of the crop
+BOX_RATIO = (0.3, 1 / 0.3)  # height / width
+
+
+@dataclass(frozen=True)
+class ViewNeeds:
+    """What a method wants beside the labelled crops.
+
+    Attributes:
+        unlabelled: A weak and two strong views of an unlabelled image, with two CutMix boxes.
+        partner: A second unlabelled crop with the same views, to paste from: "other" from another image, "same" another
+            augmentation of the same image, as the released Co2S trains; None for no partner.
+    """
+
+    unlabelled: bool
+    partner: Literal["other", "same"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a partner without unlabelled views."""
+        if self.partner is not None and not self.unlabelled:
+            raise ValueError(f'partner is "{self.partner}" but unlabelled is False; a partner is an unlabelled image.')
+
+
+def random_crop(
+    image: Tensor, mask: Tensor | None, *, crop_px: int, scale_range: tuple[float, float], rng: np.random.Generator
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Scale an image by a random ratio, crop it at a random place and flip it half of the time (spec section 7).
+
+    The part that the crop shows is cut out first and then resized, so that the time does not grow with the image. Where
+    the scaled image is smaller than the crop, it is padded at the right and at the bottom.
+
+    Args:
+        image: (C, H, W) uint8 or float32.
+        mask: (H, W) uint8 class ids, or None.
+        crop_px: Side S of the crop.
+        scale_range: Bounds of the ratio, uniform between them; 2.0 shows everything twice as large.
+        rng: Draws the ratio, the corner and the flip.
+
+    Returns:
+        The crop (C, S, S) of the dtype of the image, 0 on padding; its mask (S, S) uint8, 255 on padding, or None; and
+        (S, S) bool, False on padding.
+    """
+    ratio = rng.uniform(*scale_range)
+    top, rows, height = _crop_span(image.shape[1], ratio, crop_px, rng)
+    left, columns, width = _crop_span(image.shape[2], ratio, crop_px, rng)
+    region = slice(top, top + rows), slice(left, left + columns)
+    padding = (0, crop_px - width, 0, crop_px - height)
+    flip = rng.random() < FLIP_PROBABILITY
+
+    def finish(plane: Tensor, fill: int) -> Tensor:
+        padded = pad(plane, padding, value=fill)
+        return padded.flip(-1) if flip else padded
+
+    crop = interpolate(image[:, *region][None], (height, width), mode="bilinear", antialias=True)[0].contiguous()
+    valid = finish(torch.ones(height, width, dtype=torch.bool), False)
+    if mask is None:
+        return finish(crop, 0), None, valid
+    labels = interpolate(mask[region][None, None], (height, width), mode="nearest-exact")[0, 0]
+    return finish(crop, 0), finish(labels, IGNORE), valid
+
+
+def strong_view(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Jitter the colours, drop them, blur: each by chance (spec section 7).
+
+    Images of three bands are taken for RGB. Of others only brightness, contrast (around the mean of all bands) and blur
+    are varied: hue, saturation and grey have no meaning there.
+
+    Args:
+        image: (C, S, S) float32 in [0, 1].
+        rng: Draws everything, the same number of values each time.
+
+    Returns:
+        (C, S, S) float32 in [0, 1].
+    """
+    is_rgb = image.shape[0] == 3
+    jitter, grey, blur = rng.random(3) < (JITTER_PROBABILITY, GREY_PROBABILITY, BLUR_PROBABILITY)
+    brightness, contrast, saturation, hue = (rng.uniform(*bounds) for bounds in (BRIGHTNESS, CONTRAST, SATURATION, HUE))
+    order, sigma_px = rng.permutation(4), rng.uniform(*BLUR_SIGMA_PX)
+    steps = (
+        lambda x: (x * brightness).clamp(0, 1),
+        lambda x: torch.lerp(_mean_grey(x), x, contrast).clamp(0, 1),
+        lambda x: F.adjust_saturation(x, saturation) if is_rgb else x,
+        lambda x: F.adjust_hue(x, hue) if is_rgb else x,
+    )
+    if jitter:
+        for i in order:
+            image = steps[i](image)
+    if grey and is_rgb:
+        image = F.rgb_to_grayscale(image, num_output_channels=3)
+    return gaussian_blur(image, sigma_px) if blur else image
+
+
+def gaussian_blur(image: Tensor, sigma_px: float) -> Tensor:
+    """Blur (C, H, W) float32 by a Gaussian of `sigma_px`, cut at three sigma; the border is mirrored."""
+    reach = min(math.ceil(3 * sigma_px), min(image.shape[1:]) - 1)
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
+    kernel = kernel / kernel.sum()
+    bands = pad(image[:, None], (reach, reach, reach, reach), mode="reflect")  # (C, H, W) -> (C, 1, H + 2r, W + 2r)
+    return conv2d(conv2d(bands, kernel[None, None, :, None]), kernel[None, None, None, :])[:, 0]
+
+
+def cutmix_box(size_px: int, rng: np.random.Generator) -> Tensor:
+    """Draw the CutMix box of a strong view: half of the time none, else up to 40 % of the area (spec section 7).
+
+    Returns:
+        (size_px, size_px) bool, True in the box.
+    """
+    box = torch.zeros(size_px, size_px, dtype=torch.bool)
+    if rng.random() < NO_BOX_PROBABILITY:
+        return box
+    area = rng.uniform(*BOX_AREA) * size_px**2
+    while True:
+        ratio = rng.uniform(*BOX_RATIO)
+        width, height = int(math.sqrt(area / ratio)), int(math.sqrt(area * ratio))
+        x, y = rng.integers(0, size_px, 2)
+        if x + width <= size_px and y + height <= size_px:
+            box[y : y + height, x : x + width] = True
+            return box
+
+
+def _crop_span(side_px: int, ratio: float, crop_px: int, rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draw one axis of a crop: its start and length in the source, and its length after scaling (crop_px or less)."""
+    scaled_px = max(1, int(side_px * ratio + 0.5))
+    corner = int(rng.integers(0, max(scaled_px - crop_px, 0) + 1))  # inclusive
+    length = min(crop_px, scaled_px)
+    start = min(round(corner * side_px / scaled_px), side_px - 1)
+    stop = max(round((corner + length) * side_px / scaled_px), start + 1)
+    return start, stop - start, length
+
+
+def _mean_grey(image: Tensor) -> Tensor:
+    """Mean luminance of an RGB image, mean of all bands of others: what contrast is stretched around."""
+    return (F.rgb_to_grayscale(image) if image.shape[0] == 3 else image).mean()
