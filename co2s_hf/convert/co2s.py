@@ -118,6 +118,35 @@ def convert_head(state_dict: StateDict) -> dict[str, torch.Tensor]:
     return _rename(state_dict, HEAD_NAMES)
 
 
+@torch.no_grad()
+def discard_dinov3_prior(model: Co2SForSemanticSegmentation) -> None:
+    """Overwrite the DINOv3 backbone with random weights in place, as the released builder does after loading it.
+
+    Its LayerScale becomes 1e-5 and is frozen in the released training, so that the student sees little more than a
+    random projection of its patches. For ablations.
+
+    Raises:
+        ValueError: the second student is not a DINOv3.
+    """
+    if model.config.dinov3_config.model_type != "dinov3_vit":
+        raise ValueError(f"only a DINOv3 student has this fault, found {model.config.dinov3_config.model_type!r}.")
+    backbone = model.dinov3.backbone
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
+        elif isinstance(module, (torch.nn.Conv2d, torch.nn.LayerNorm)):
+            module.reset_parameters()
+    for name, parameter in backbone.named_parameters():
+        if name.endswith("lambda1"):
+            parameter.fill_(1e-5)
+        elif name.endswith(("cls_token", "register_tokens")):
+            torch.nn.init.normal_(parameter, std=0.02)
+        elif name.endswith("mask_token"):
+            parameter.zero_()
+
+
 def _without_prefix(state_dict: StateDict) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): value for name, value in state_dict.items()}
 
@@ -249,4 +278,4 @@ def _count(state_dict: StateDict, pattern: str) -> int:
     return 1 + max(int(match[1]) for name in state_dict if (match := re.match(pattern, name)))
 
 
-__all__ = ["convert_head", "convert_official"]
+__all__ = ["convert_head", "convert_official", "discard_dinov3_prior"]

@@ -1,5 +1,6 @@
 """Co2S: a CLIP and a DINOv3 student teach themselves from pseudo-labels and each other through a stability term."""
 
+from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +46,9 @@ class Co2S:
         confidence_mode: how confidence enters the consistency terms, see `reduce_confident`.
         feature_dropout: probability of zeroing a feature channel in the perturbed prediction.
         stability_peak: weight of the stability term after its ramp.
-        official: reproduce the released code: the stability term has no gradient, counts padding and every process
-            divides by its own counts; the CutMix partner is another augmentation of the same image.
+        cut_stability_gradient: detach the students in the stability term, as released: it is logged and trains nothing.
+        official: reproduce the released code: that cut; the stability term counts padding; every process divides by
+            its own counts; the CutMix partner is another augmentation of the same image.
         average_count: maps a pixel count to its mean over the processes; unused if `official`.
     """
 
@@ -58,6 +60,7 @@ class Co2S:
         confidence_mode: ConfidenceMode = "pixelwise",
         feature_dropout: float = 0.5,
         stability_peak: float = 0.5,
+        cut_stability_gradient: bool = False,
         official: bool = False,
         average_count: AverageCount = identity,
     ) -> None:
@@ -67,9 +70,24 @@ class Co2S:
         self.confidence_mode: ConfidenceMode = confidence_mode
         self.feature_dropout = feature_dropout
         self.stability_peak = stability_peak
+        self.cut_stability_gradient = cut_stability_gradient or official
         self.official = official
         self.average_count = identity if official else average_count
         self.needs = ViewNeeds(unlabelled=True, partner="same" if official else "other")
+
+    @classmethod
+    def from_arguments(cls, model: nn.Module, arguments: Namespace, average_count: AverageCount) -> "Co2S":
+        """Take what concerns this method from the training script's arguments."""
+        return cls(
+            model,
+            threshold=arguments.threshold,
+            confidence_mode=arguments.confidence_mode,
+            feature_dropout=arguments.feature_dropout,
+            stability_peak=arguments.stability_peak,
+            cut_stability_gradient=arguments.cut_stability_gradient,
+            official=arguments.official,
+            average_count=average_count,
+        )
 
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return `loss` to be backpropagated and detached scalars for the log."""
@@ -139,9 +157,9 @@ class Co2S:
 
     def stability(self, student: StudentLogits, teacher: StudentLogits, learns: Tensor, batch: Batch) -> Tensor:
         """Return the unweighted stability term of a student that learns from the other one where `learns`."""
-        if self.official:
-            return stability_loss(student.u_w.detach(), teacher.u_w, learns)
-        return stability_loss(student.u_w, teacher.u_w, learns & batch.u_valid, average_count=self.average_count)
+        student_logits = student.u_w.detach() if self.cut_stability_gradient else student.u_w
+        learns = learns if self.official else learns & batch.u_valid
+        return stability_loss(student_logits, teacher.u_w, learns, average_count=self.average_count)
 
     def after_step(self, progress: Progress) -> None:
         """Do nothing: there is no moving average."""

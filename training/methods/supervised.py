@@ -1,5 +1,6 @@
 """Supervised training of both students on the labelled images only: the baseline of every paper."""
 
+from argparse import Namespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +25,11 @@ class Supervised:
         """Keep the model."""
         self.model = model
         self.average_count = average_count
+
+    @classmethod
+    def from_arguments(cls, model: nn.Module, arguments: Namespace, average_count: AverageCount) -> "Supervised":
+        """Take what concerns this method from the training script's arguments: nothing."""
+        return cls(model, average_count=average_count)
 
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return `loss` to be backpropagated and detached scalars for the log; 0 if every pixel is ignored."""

@@ -1,0 +1,171 @@
+"""Arguments of the training script: the command line, with a recipe (YAML) underneath.
+
+A recipe holds the same names as the command line; the command line wins. Without arguments the quick start runs.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from training.methods import METHODS
+from training.optim import TrainablePart
+from training.parts.losses import ConfidenceMode
+
+QUICKSTART = Path(__file__).parent / "recipes" / "quickstart.yaml"
+
+# Arguments that change nothing in the numbers: a run may be resumed with other values of these.
+FREE = ("recipe", "output_dir", "resume", "num_workers", "report_to", "log_every", "save_every", "cache_gb", "command")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line (default: that of the process) and the recipe it names.
+
+    Raises:
+        SystemExit: an argument or a key of the recipe is unknown or has the wrong type; the message says which.
+    """
+    parser = build_parser()
+    given = parser.parse_args(argv)
+    recipe = QUICKSTART if given.recipe is None and given.data_dir is None else given.recipe
+    if recipe is not None:
+        parser.set_defaults(**read_recipe(parser, Path(recipe)))
+    arguments = parser.parse_args(argv)
+    arguments.recipe = None if recipe is None else Path(recipe).name
+    if arguments.official:
+        arguments.discard_dinov3_prior = True
+        arguments.trainable = "attention"
+    for problem in _contradictions(arguments):
+        parser.error(problem)
+    return arguments
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every argument with its default and its meaning."""
+    parser = argparse.ArgumentParser(
+        prog="train_semi.py",
+        description="Train semi-supervised land-cover segmentation. Without arguments: a quick start on drawn scenes.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--recipe", help="YAML file with values for the arguments below")
+    parser.add_argument("--output_dir", default="runs/train", help="what the run leaves")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--data_dir", help="folder of the images and masks; default: drawn scenes")
+    data.add_argument("--images", default="images", help="folder of the images in data_dir")
+    data.add_argument("--masks", default="labels", help="folder of the masks in data_dir")
+    data.add_argument("--classes", nargs="+", help="class names in the order of their ids")
+    for part, default in (
+        ("labelled", "every image with a mask that validation leaves"),
+        ("unlabelled", "every other image; masks are never opened"),
+        ("validation", "see validation_fraction"),
+    ):
+        data.add_argument(f"--{part}", nargs="+", help=f"globs, folders or .txt lists; default: {default}")
+    data.add_argument("--scene_pattern", help=r"regular expression whose first group is the scene, e.g. '(tile\d+)_'")
+    data.add_argument("--validation_fraction", type=float, help="share of labelled images held out, by whole scenes")
+    data.add_argument("--image_scale", type=float, default=1.0, help="factor on the size of every image")
+    data.add_argument("--scenes", type=yaml.safe_load, help="drawn scenes: number of labelled, unlabelled, validation")
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--clip", help="folder or Hub id of any CLIP; default: a tiny one from random weights")
+    model.add_argument("--dinov3", help="folder or Hub id of any DINOv3 or DINOv2; default: likewise")
+    model.add_argument("--text_model", help="CLIP folder, Hub id or open_clip file for the class texts; default: clip")
+    model.add_argument("--open_clip_model", help="architecture of an open_clip file, e.g. ViT-B-32")
+    model.add_argument("--concepts", type=yaml.safe_load, help="class -> list of phrases, or the name of a known data set")
+    model.add_argument("--config", type=yaml.safe_load, help="further fields of Co2SConfig, as YAML")
+
+    method = parser.add_argument_group("method")
+    method.add_argument("--method", choices=sorted(METHODS), default="co2s")
+    method.add_argument("--official", action="store_true", help="reproduce the released step, its mistakes included")
+    method.add_argument("--discard_dinov3_prior", action="store_true", help="overwrite DINOv3 at the start, as released")
+    method.add_argument("--cut_stability_gradient", action="store_true", help="stability term for show, as released")
+    method.add_argument("--threshold", type=float, default=0.95, help="confidence from which a pseudo-label counts")
+    method.add_argument("--confidence_mode", choices=get_args(ConfidenceMode), default="pixelwise")
+    method.add_argument("--feature_dropout", type=float, default=0.5)
+    method.add_argument("--stability_peak", type=float, default=0.5, help="weight of the stability term after its ramp")
+
+    train = parser.add_argument_group("training")
+    train.add_argument("--max_steps", type=int, default=40000, help="optimizer steps")
+    train.add_argument("--batch_size", type=int, default=2, help="labelled, and unlabelled, images per process")
+    train.add_argument("--gradient_accumulation_steps", type=int, default=1)
+    train.add_argument("--crop_px", type=int, default=512)
+    train.add_argument("--scale_range", type=float, nargs=2, default=[0.5, 2.0], help="random scale of training crops")
+    train.add_argument("--trainable", choices=get_args(TrainablePart), default="attention", help="part of the backbones")
+    train.add_argument("--lr", type=float, default=1e-4)
+    train.add_argument("--backbone_factor", type=float, default=0.01, help="factor on lr for the backbones")
+    train.add_argument("--head_factor", type=float, default=10.0, help="factor on lr for the heads")
+    train.add_argument("--weight_decay", type=float, default=0.01)
+    train.add_argument("--warmup_steps", type=int, default=0)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--mixed_precision", choices=["no", "bf16", "fp16"], default="no")
+    train.add_argument("--num_workers", type=int, default=2)
+    train.add_argument("--cache_gb", type=float, default=2.0, help="memory for decoded images")
+
+    report = parser.add_argument_group("evaluation and report")
+    report.add_argument("--eval_every", type=int, default=1000, help="optimizer steps")
+    report.add_argument("--save_every", type=int, default=1000, help="optimizer steps")
+    report.add_argument("--log_every", type=int, default=10, help="optimizer steps")
+    report.add_argument("--absent_as_zero", action="store_true", help="an absent class counts as 0, as in the papers")
+    report.add_argument("--report_to", choices=["tensorboard", "wandb", "trackio", "none"], default="none")
+    return parser
+
+
+def read_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
+    """Values of a recipe, each held against the argument of its name."""
+    if not path.is_file():
+        parser.error(f"no recipe at {path}; the recipes of this project lie in {QUICKSTART.parent.name}/.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        parser.error(f"{path} is not valid YAML: {error}")
+    if not isinstance(values, dict):
+        parser.error(f"{path} must hold `argument: value` lines.")
+    actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "recipe")}
+    unknown = sorted(set(values) - set(actions))
+    if unknown:
+        parser.error(f"{path} names unknown arguments: {', '.join(unknown)}.")
+    return {name: _checked(parser, path, actions[name], value) for name, value in values.items()}
+
+
+def _checked(parser: argparse.ArgumentParser, path: Path, action: argparse.Action, value: Any) -> Any:
+    if value is None or action.type is yaml.safe_load:
+        return value
+    if action.const is True:  # a flag
+        if not isinstance(value, bool):
+            parser.error(f"{path}: {action.dest} is {value!r}, expected true or false.")
+        return value
+    if action.nargs is not None:
+        entries = value if isinstance(value, list) else [value]
+        if isinstance(action.nargs, int) and len(entries) != action.nargs:
+            parser.error(f"{path}: {action.dest} has {len(entries)} values, expected {action.nargs}.")
+        return [_converted(parser, path, action, entry) for entry in entries]
+    return _converted(parser, path, action, value)
+
+
+def _converted(parser: argparse.ArgumentParser, path: Path, action: argparse.Action, value: Any) -> Any:
+    kind: Any = action.type or str
+    try:
+        converted = kind(value)
+    except (TypeError, ValueError):
+        parser.error(f"{path}: {action.dest} is {value!r}, expected {kind.__name__}.")
+    if action.choices and converted not in action.choices:
+        parser.error(f"{path}: {action.dest} is {value!r}, expected one of {', '.join(action.choices)}.")
+    return converted
+
+
+def _contradictions(arguments: argparse.Namespace) -> list[str]:
+    problems = []
+    if arguments.data_dir is not None and not arguments.classes:
+        problems.append("--data_dir needs --classes: the class names in the order of the ids in the masks.")
+    if arguments.data_dir is None and not arguments.scenes:
+        problems.append("give --data_dir, or a recipe that draws `scenes`.")
+    if arguments.official and arguments.method != "co2s":
+        problems.append(f"--official reproduces the released Co2S step, but --method is {arguments.method}.")
+    for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every"):
+        if getattr(arguments, name) < 1:
+            problems.append(f"--{name} is {getattr(arguments, name)}, expected at least 1.")
+    if not 0 < arguments.scale_range[0] <= arguments.scale_range[1]:
+        problems.append(f"--scale_range is {arguments.scale_range}, expected two increasing positive numbers.")
+    return problems

@@ -1,0 +1,156 @@
+"""Evaluate a saved model on images with masks: IoU of CLIP, DINOv3 and their fusion, and how good pseudo-labels are.
+
+    accelerate launch training/eval_semi.py runs/quickstart/model --data_dir … --classes … --validation …
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
+from co2s_hf.data.folders import find_split
+from co2s_hf.data.images import read_image
+from training.batches import EvaluationDataset
+from training.metrics import MeanIoU, PseudoLabelQuality
+from training.report import class_table, draw_panel, write_metrics
+
+PREDICTIONS = {"clip": "clip_logits", "dinov3": "dinov3_logits", "fused": "logits"}
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    dataset: EvaluationDataset,
+    accelerator: Accelerator,
+    *,
+    threshold: float,
+    align_corners: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Measure a model on whole images; call it on every process, each takes a share of the images.
+
+    Args:
+        model: the model itself, not a distributed wrapper: processes see different numbers of windows.
+        dataset: whole images with labels.
+        accelerator: gives device, precision and the sum over processes.
+        threshold: confidence from which a prediction would have become a pseudo-label.
+        align_corners: how logits are resized where labels have another size; True as the papers' code does.
+
+    Returns:
+        {"clip": ..., "dinov3": ..., "fused": ...}, each with the numbers of `MeanIoU` and `PseudoLabelQuality`.
+    """
+    num_classes, device = model.config.num_labels, accelerator.device
+    scores = {name: MeanIoU(num_classes, device) for name in PREDICTIONS}
+    qualities = {name: PseudoLabelQuality(threshold, device) for name in PREDICTIONS}
+    share = Subset(dataset, range(accelerator.process_index, len(dataset), accelerator.num_processes))
+    images = DataLoader(share, batch_size=None, generator=torch.Generator())
+    was_training = model.training
+    model.eval()
+    for pixel_values, labels, _ in tqdm(images, "evaluate", leave=False, disable=not accelerator.is_main_process):
+        labels = labels.to(device)
+        for name, logits in predict(model, pixel_values, labels.shape, accelerator, align_corners).items():
+            scores[name].add_batch(predictions=logits.argmax(1), references=labels[None])
+            qualities[name].update(logits, labels[None])
+    model.train(was_training)
+    total = partial(accelerator.reduce, reduction="sum")
+    return {
+        name: {**scores[name].merge(total).compute(), **qualities[name].merge(total).summary()} for name in PREDICTIONS
+    }
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, pixel_values: Tensor, size: Sequence[int], accelerator: Accelerator, align_corners: bool = False
+) -> dict[str, Tensor]:
+    """Logits (1, N, *size) of each prediction for one image (C, H, W)."""
+    with accelerator.autocast():
+        output = model(pixel_values[None].to(accelerator.device))
+    logits = {name: output[key].float() for name, key in PREDICTIONS.items()}
+    if tuple(pixel_values.shape[-2:]) == tuple(size):
+        return logits
+    return {
+        name: F.interpolate(values, tuple(size), mode="bilinear", align_corners=align_corners)
+        for name, values in logits.items()
+    }
+
+
+def draw_examples(
+    model: nn.Module,
+    dataset: EvaluationDataset,
+    accelerator: Accelerator,
+    path: Path,
+    *,
+    count: int = 4,
+    palette: np.ndarray | None = None,
+) -> None:
+    """Draw `count` images, evenly chosen, with truth and predictions as a panel."""
+    model.eval()
+    rows = []
+    for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int):
+        pixel_values, labels, _ = dataset[int(index)]
+        logits = predict(model, pixel_values, labels.shape, accelerator)
+        maps = {name: values.argmax(1)[0].byte().cpu().numpy() for name, values in logits.items()}
+        rows.append({"image": _displayed(dataset.samples[index].image), "truth": labels.byte().numpy(), **maps})
+    draw_panel(rows, tuple(model.config.id2label.values()), palette, path)
+
+
+def _displayed(path: Path) -> np.ndarray:
+    """An image as 8 bit for the eye; 16-bit imagery is stretched between its 2nd and 98th percentile."""
+    image = read_image(path)
+    if image.dtype == np.uint8:
+        return image
+    low, high = np.percentile(image, (2, 98))
+    return (np.clip((image - low) / max(high - low, 1), 0, 1) * 255).astype(np.uint8)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Evaluate from the command line and print the table."""
+    parser = argparse.ArgumentParser(prog="eval_semi.py", description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder or Hub id of a saved model")
+    parser.add_argument("--data_dir", required=True, help="folder of the images and masks")
+    parser.add_argument("--images", default="images", help="folder of the images in data_dir")
+    parser.add_argument("--masks", default="labels", help="folder of the masks in data_dir")
+    parser.add_argument("--validation", nargs="+", default=["**/*"], help="globs, folders or .txt lists")
+    parser.add_argument("--image_scale", type=float, default=1.0, help="factor on the size of every image, as trained")
+    parser.add_argument("--threshold", type=float, default=0.95, help="confidence of a pseudo-label")
+    parser.add_argument("--official", action="store_true", help="resize logits to the labels as the papers' code does")
+    parser.add_argument("--output_dir", help="also write metrics.json and panel.png here")
+    arguments = parser.parse_args(argv)
+
+    accelerator = Accelerator()
+    model = Co2SForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
+    classes = tuple(model.config.id2label.values())
+    split = find_split(
+        arguments.data_dir,
+        classes=classes,
+        images=arguments.images,
+        masks=arguments.masks,
+        labelled=arguments.validation,
+        validation=arguments.validation,
+    )
+    config = model.config
+    dataset = EvaluationDataset(
+        split.validation, mean=config.image_mean, std=config.image_std, image_scale=arguments.image_scale
+    )
+    results = evaluate(model, dataset, accelerator, threshold=arguments.threshold, align_corners=arguments.official)
+    if accelerator.is_main_process:
+        print(class_table(results, classes))
+        if arguments.output_dir:
+            folder = Path(arguments.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_metrics(folder / "metrics.json", results)
+            draw_examples(model, dataset, accelerator, folder / "panel.png")
+    return results
+
+
+if __name__ == "__main__":
+    main()

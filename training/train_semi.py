@@ -1,0 +1,372 @@
+"""Train semi-supervised land-cover segmentation: one loop, any method.
+
+accelerate launch training/train_semi.py                          quick start on drawn scenes, minutes on two CPU cores
+accelerate launch training/train_semi.py --recipe training/recipes/dubai_tiny.yaml --data_dir …
+accelerate launch training/train_semi.py --help
+"""
+
+import argparse
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import ProjectConfiguration, set_seed
+from torch import nn
+from tqdm.auto import tqdm
+
+from co2s_hf.image_processing_co2s import Co2SImageProcessor
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
+from co2s_hf.modeling_co2s import has_text_tower
+from co2s_hf.configuration_co2s import Co2SConfig
+from co2s_hf.convert.co2s import discard_dinov3_prior
+from co2s_hf.data import synthetic
+from co2s_hf.data.folders import DataSplit, check_split, find_split
+from co2s_hf.publish.card import CardFacts, Parent, model_card
+from co2s_hf.text import class_embeddings, concepts_for
+from training.arguments import FREE, parse_arguments
+from training.batches import EvaluationDataset, SemiDataset, train_loader
+from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from training.eval_semi import draw_examples, evaluate
+from training.methods import METHODS
+from training.optim import build_optimizer, build_scheduler, parameter_groups, select_trainable
+from training.parts.losses import identity
+from training.parts.schedules import Progress
+from training.report import class_table, draw_curves, write_metrics
+
+
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train, evaluate and leave a model folder; returns what metrics.json holds."""
+    # -----------------------------------------------------------------------------------------------------------------
+    # Accelerator
+    output = Path(arguments.output_dir)
+    accelerator = Accelerator(
+        mixed_precision=arguments.mixed_precision,
+        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+        log_with=None if arguments.report_to == "none" else arguments.report_to,
+        project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "logs")),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # no buffer ever changes
+    )
+    say = accelerator.print
+    checkpoint = find_checkpoint(output / "checkpoints", arguments.resume)
+    set_seed(arguments.seed)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Data
+    with accelerator.main_process_first():
+        split = find_data(arguments)
+    warnings = check_split(split, decode_unlabelled=accelerator.is_main_process)
+    say(f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation images")
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Method
+    model = build_model(arguments, split.classes)
+    select_trainable(model, arguments.trainable)
+    config = model.config
+    average_count = identity if accelerator.num_processes == 1 else lambda count: accelerator.reduce(count, "mean")
+    method = METHODS[arguments.method].from_arguments(model, arguments, average_count)
+    dataset = SemiDataset(
+        split.labelled,
+        split.unlabelled,
+        crop_px=arguments.crop_px,
+        seed=arguments.seed,
+        views=method.needs,
+        mean=config.image_mean,
+        std=config.image_std,
+        scale_range=tuple(arguments.scale_range),
+        image_scale=arguments.image_scale,
+        cache_bytes=int(arguments.cache_gb * 2**30),
+    )
+    validation = EvaluationDataset(
+        split.validation, mean=config.image_mean, std=config.image_std, image_scale=arguments.image_scale
+    )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Optimizer
+    groups = parameter_groups(
+        model,
+        lr=arguments.lr,
+        backbone_factor=arguments.backbone_factor,
+        head_factor=arguments.head_factor,
+        weight_decay=arguments.weight_decay,
+    )
+    total_steps = arguments.max_steps
+    method.model, optimizer = accelerator.prepare(model, build_optimizer(groups))
+    # Not prepared: the loop counts optimizer steps, accelerate would count one for each process.
+    scheduler = build_scheduler(optimizer.optimizer, total_steps, arguments.warmup_steps, released=arguments.official)
+    accelerator.register_for_checkpointing(scheduler, method)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Resume
+    fingerprint = {name: value for name, value in vars(arguments).items() if name not in FREE}
+    fingerprint["images"] = fingerprint_of(split)
+    start, state = 0, {"history": [], "losses": [], "best_mean_iou": None}
+    if checkpoint is not None:
+        start, state = load_checkpoint(accelerator, checkpoint, fingerprint=fingerprint)
+        say(f"resumed from {checkpoint} after step {start}")
+    if arguments.report_to != "none":
+        accelerator.init_trackers("co2s_hf", {name: str(value) for name, value in fingerprint.items()})
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Loop: `step` steps are finished at its top, so that the last evaluation and checkpoint take the same path
+    batches = iter(
+        train_loader(
+            dataset,
+            batch_size=arguments.batch_size,
+            start_step=start,
+            total_steps=total_steps,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            accumulation=arguments.gradient_accumulation_steps,
+            num_workers=arguments.num_workers,
+        )
+    )
+    progress_bar = tqdm(
+        total=total_steps, initial=start, desc=arguments.method, disable=not accelerator.is_main_process
+    )
+    method.model.train()
+    for step in range(start, total_steps + 1):
+        last, fresh = step == total_steps, step > start
+        if fresh and (last or step % arguments.eval_every == 0):
+            results = evaluate(
+                accelerator.unwrap_model(method.saved()),
+                validation,
+                accelerator,
+                threshold=arguments.threshold,
+                align_corners=arguments.official,
+            )
+            state["history"].append({"step": step, **results})
+            accelerator.log(flatten(results), step=step)
+            progress_bar.write(summary(step, results, arguments.absent_as_zero)) if progress_bar.disable is False else None
+            score = results["fused"][mean_iou_key(arguments.absent_as_zero)]
+            if state["best_mean_iou"] is None or score > state["best_mean_iou"]:
+                state["best_mean_iou"], state["best_step"] = score, step
+                save_model(accelerator, method.saved(), output / "best", arguments, split, state["history"][-1])
+        if fresh and (last or step % arguments.save_every == 0):
+            save_checkpoint(accelerator, output / "checkpoints", step=step, state=state, fingerprint=fingerprint)
+        if last:
+            break
+
+        # -------------------------------------------------------------------------------------------------------------
+        # One optimizer step
+        progress = Progress(step, total_steps)
+        for _ in range(arguments.gradient_accumulation_steps):
+            batch = next(batches).to(accelerator.device)
+            with accelerator.accumulate(method.model):
+                scalars = method.step(batch, progress)
+                accelerator.backward(scalars["loss"])
+                optimizer.step()
+                optimizer.zero_grad()
+        scheduler.step()
+        method.after_step(progress)
+        # -------------------------------------------------------------------------------------------------------------
+
+        progress_bar.update()
+        if (step + 1) % arguments.log_every == 0:
+            logged = {name: float(value) for name, value in scalars.items()}
+            refuse_divergence(logged, step + 1)
+            state["losses"].append({"step": step + 1, **logged})
+            accelerator.log(logged, step=step + 1)
+            progress_bar.set_postfix(loss=f"{logged['loss']:.3f}")
+    progress_bar.close()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # What the run leaves
+    metrics = {"method": arguments.method, "steps": total_steps, **describe_run(arguments), **state}
+    save_model(accelerator, method.saved(), output / "model", arguments, split, state["history"][-1])
+    if accelerator.is_main_process:
+        write_metrics(output / "metrics.json", metrics)
+        losses = [{name: value for name, value in row.items() if "stability_weight" not in name} for row in state["losses"]]
+        draw_curves(
+            state["history"],
+            output / "curves.png",
+            method=arguments.method,
+            losses=[{name: row[name] for name in ("step", "loss", "loss_clip", "loss_dinov3")} for row in losses],
+        )
+        palette = synthetic.PALETTE if arguments.data_dir is None else None
+        draw_examples(
+            accelerator.unwrap_model(method.saved()), validation, accelerator, output / "panel.png", palette=palette
+        )
+        say(class_table(state["history"][-1], split.classes))
+        say(
+            f"\n{output}/ holds model/, best/, metrics.json, curves.png and panel.png. Load the model with\n"
+            f"    import co2s_hf; from transformers import AutoModel\n"
+            f'    model = AutoModel.from_pretrained("{output / "model"}")'
+        )
+    accelerator.end_training()
+    return metrics
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parts of the script
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def find_checkpoint(folder: Path, resume: bool) -> Path | None:
+    """The checkpoint to continue from; refuses to mix two runs in one folder before any work starts."""
+    latest = latest_checkpoint(folder)
+    if resume and latest is None:
+        raise SystemExit(f"--resume found no finished checkpoint in {folder}: start without it, or check --output_dir.")
+    if not resume and latest is not None:
+        raise SystemExit(
+            f"{folder.parent} already holds a run ({latest.name}): continue it with --resume, choose another "
+            f"--output_dir, or remove the folder."
+        )
+    return latest
+
+
+def find_data(arguments: argparse.Namespace) -> DataSplit:
+    """Lists of images and masks, of the user's folder or of scenes drawn for the quick start."""
+    if arguments.data_dir is None:
+        folder = Path(arguments.output_dir) / "scenes"
+        return synthetic.write_scenes(folder, seed=arguments.seed, **arguments.scenes)
+    return find_split(
+        arguments.data_dir,
+        classes=arguments.classes,
+        images=arguments.images,
+        masks=arguments.masks,
+        labelled=arguments.labelled,
+        unlabelled=arguments.unlabelled,
+        validation=arguments.validation,
+        scene_pattern=arguments.scene_pattern,
+        validation_fraction=arguments.validation_fraction,
+        seed=arguments.seed,
+    )
+
+
+def build_model(arguments: argparse.Namespace, classes: Sequence[str]) -> Co2SForSemanticSegmentation:
+    """Two students from the named backbones, guided by the texts of the classes."""
+    fields = {"window_px": arguments.crop_px, **(arguments.config or {})}
+    numerics = "official" if arguments.official else "native"
+    width = Co2SConfig.from_backbones(arguments.clip, arguments.dinov3, classes).clip_config.projection_dim
+    named = {"dataset": arguments.concepts} if isinstance(arguments.concepts, str) else {"concepts": arguments.concepts}
+    text_embeddings = class_embeddings(
+        concepts_for(classes, **named), text_source(arguments), dim=width, open_clip_model=arguments.open_clip_model
+    )
+    model = Co2SForSemanticSegmentation.from_backbones(
+        arguments.clip, arguments.dinov3, classes, text_embeddings=text_embeddings, numerics=numerics, **fields
+    )
+    if arguments.discard_dinov3_prior:
+        discard_dinov3_prior(model)
+    return model
+
+
+def text_source(arguments: argparse.Namespace) -> str | None:
+    """Where class texts are embedded: the named model, else the text tower next to the CLIP student."""
+    if arguments.text_model is None and arguments.clip is not None and has_text_tower(arguments.clip):
+        return arguments.clip
+    return arguments.text_model
+
+
+def save_model(
+    accelerator: Accelerator,
+    model: nn.Module,
+    folder: Path,
+    arguments: argparse.Namespace,
+    split: DataSplit,
+    results: dict[str, Any],
+) -> None:
+    """Write the model folder (weights, config, code, processor, card), whole or not at all."""
+    state_dict = accelerator.get_state_dict(model)  # gathers shards, so every process takes part
+    if accelerator.is_main_process:
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        bare = accelerator.unwrap_model(model)
+        bare.save_pretrained(unfinished, state_dict=state_dict)
+        Co2SImageProcessor(image_mean=bare.config.image_mean, image_std=bare.config.image_std).save_pretrained(unfinished)
+        card = model_card(card_facts(arguments, split, results))
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    accelerator.wait_for_everyone()
+
+
+def card_facts(arguments: argparse.Namespace, split: DataSplit, results: dict[str, Any]) -> CardFacts:
+    """What the model card may say about this run."""
+    backbones = [(arguments.clip, "clip"), (arguments.dinov3, "dinov3_vit")]
+    source = text_source(arguments)
+    return CardFacts(
+        name=Path(arguments.output_dir).name,
+        method=arguments.method,
+        classes=split.classes,
+        training_command=arguments.command,
+        versions=versions(),
+        backbones=tuple(Parent(str(name), kind) for name, kind in backbones if name is not None),
+        text_model=None if source is None else Parent(str(source), "clip"),
+        dataset="drawn scenes" if arguments.data_dir is None else Path(arguments.data_dir).name,
+        num_labelled=len(split.labelled),
+        num_unlabelled=len(split.unlabelled),
+        num_validation=len(split.validation),
+        step=results["step"],
+        results=results,
+    )
+
+
+def describe_run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Who made the numbers: arguments, library versions, machine."""
+    return {
+        "command": arguments.command,
+        "arguments": {name: value for name, value in vars(arguments).items() if name != "command"},
+        "versions": versions(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    packages = ("co2s_hf", "torch", "transformers", "accelerate")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+
+
+def fingerprint_of(split: DataSplit) -> dict[str, list[str]]:
+    """File names of each part: a run resumes on the images it started with."""
+    return {part: [sample.image.name for sample in getattr(split, part)] for part in ("labelled", "unlabelled", "validation")}
+
+
+def mean_iou_key(absent_as_zero: bool) -> str:
+    """Name of the score that selects the best model."""
+    return "mean_iou_absent_zero" if absent_as_zero else "mean_iou"
+
+
+def summary(step: int, results: dict[str, Any], absent_as_zero: bool) -> str:
+    """One line for the terminal."""
+    key = mean_iou_key(absent_as_zero)
+    scores = ", ".join(f"{name} {100 * numbers[key]:.1f}" for name, numbers in results.items())
+    return f"step {step}: mIoU {scores}"
+
+
+def flatten(results: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Evaluation numbers under the names trackers show: fused/mean_iou, …"""
+    return {
+        f"{name}/{key}": value
+        for name, numbers in results.items()
+        for key, value in numbers.items()
+        if isinstance(value, float) and math.isfinite(value)
+    }
+
+
+def refuse_divergence(logged: dict[str, float], step: int) -> None:
+    """Stop at the first loss that is no number instead of training on it."""
+    if not math.isfinite(logged["loss"]):
+        raise SystemExit(
+            f"the loss is {logged['loss']} at step {step}: {json.dumps(logged)}. Lower --lr, or train without "
+            f"--mixed_precision; the last checkpoint is untouched."
+        )
+
+
+if __name__ == "__main__":
+    parsed = parse_arguments()
+    parsed.command = shlex.join(["accelerate", "launch", *sys.argv])
+    main(parsed)
