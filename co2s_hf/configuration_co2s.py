@@ -31,6 +31,14 @@ OFFICIAL_NUMERICS: dict[str, Any] = {
     "dinov3_pads_input": False,
 }
 
+# Where the Auto classes find the code that lies next to a saved model.
+AUTO_MAP = {
+    "AutoConfig": "configuration_co2s.Co2SConfig",
+    "AutoImageProcessor": "image_processing_co2s.Co2SImageProcessor",
+    "AutoModel": "modeling_co2s.Co2SForSemanticSegmentation",
+    "AutoModelForSemanticSegmentation": "modeling_co2s.Co2SForSemanticSegmentation",
+}
+
 # Students small enough to train from random weights on two CPU cores.
 TINY_CLIP: dict[str, Any] = {
     "hidden_size": 96,
@@ -51,10 +59,10 @@ TINY_DINOV3: dict[str, Any] = {
     "num_register_tokens": 4,
 }
 TINY_HEAD: dict[str, Any] = {
-    "head_channels": 32,
-    "head_text_channels": 32,
-    "head_up_channels": (32, 16),
-    "head_skip_channels": (16, 8),
+    "head_channels": 16,
+    "head_text_channels": 16,
+    "head_up_channels": (16, 16),
+    "head_skip_channels": (8, 8),
 }
 
 
@@ -168,6 +176,14 @@ class Co2SConfig(PreTrainedConfig):
                 f"window_stride_px is {self.window_stride_px} but window_px is {self.window_px}: "
                 f"the stride must lie between 1 and the window, or pixels would be left out."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and the complete `AUTO_MAP`.
+
+        transformers enters one model class per save and keeps what an earlier folder said; a saved folder always
+        holds this code, so that it is written here as a whole and nothing stale survives.
+        """
+        return {**super().to_dict(), "auto_map": dict(AUTO_MAP)}
 
     @property
     def num_channels(self) -> int:

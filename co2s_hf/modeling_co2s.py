@@ -15,23 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import (
-    AutoBackbone,
-    AutoConfig,
-    AutoTokenizer,
-    CLIPTextModelWithProjection,
-    CLIPVisionModelWithProjection,
-    PreTrainedModel,
-)
+from transformers import AutoBackbone, CLIPVisionModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
+from .class_texts_co2s import encode_class_texts, has_text_tower, stand_in_embeddings
 from .configuration_co2s import Co2SConfig
 
-logger = logging.get_logger(__name__)
-
 IGNORE_INDEX = 255
-PROMPT = "a photo of a {}"  # the paper's only prompt, for every concept verbatim
 WINDOW_BATCH = 8  # windows per forward pass of the sliding window: bounds memory, not results
 GROUP_CHANNELS = 16  # channels per group of every group norm in the guidance head
 
@@ -554,7 +545,8 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             dinov3: folder or Hub id of any DINOv3 or DINOv2 ViT; `None` for a tiny random one.
             class_names: the classes, in the order of their ids.
             concepts: for each class the phrases whose embeddings are averaged; default its name.
-            text_embeddings: (num_labels, projection_dim) made elsewhere, instead of `clip`'s own text tower.
+            text_embeddings: (num_labels, projection_dim) made elsewhere, instead of `clip`'s own text tower. Without
+                either, stand-ins that carry no meaning, and a UserWarning.
             config_fields: see `Co2SConfig.from_backbones`.
 
         Raises:
@@ -566,15 +558,13 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             _load_backbone(model.clip.backbone, clip)
         if dinov3 is not None:
             _load_backbone(model.dinov3.backbone, dinov3)
-        if text_embeddings is None and clip is not None and has_text_tower(clip):
-            text_embeddings = encode_class_texts(clip, concepts or [[name] for name in class_names])
         if text_embeddings is None:
-            logger.warning(
-                "No text tower was given: the class text embeddings are random stand-ins without meaning. "
-                "Pass a whole CLIP as `clip`, or `text_embeddings` from co2s_hf.text.class_embeddings."
-            )
-        else:
-            model.set_text_embeddings(text_embeddings)
+            concepts = concepts or [[name] for name in class_names]
+            if clip is not None and has_text_tower(clip):
+                text_embeddings = encode_class_texts(clip, concepts)
+            else:
+                text_embeddings = stand_in_embeddings(concepts, config.clip_config.projection_dim)
+        model.set_text_embeddings(text_embeddings)
         return model
 
     def set_text_embeddings(self, text_embeddings: torch.Tensor) -> None:
@@ -622,44 +612,6 @@ def _load_backbone(backbone: PreTrainedModel, source: str | PathLike[str]) -> No
             f"expected a complete model in transformers format."
         )
     backbone.load_state_dict(loaded.state_dict())
-
-
-def has_text_tower(source: str | PathLike[str]) -> bool:
-    """Whether a CLIP folder or Hub id holds a whole CLIP, not its vision tower alone."""
-    return AutoConfig.from_pretrained(source).model_type == "clip"
-
-
-@torch.no_grad()
-def encode_class_texts(source: str | PathLike[str], concepts: Sequence[Sequence[str]]) -> torch.Tensor:
-    """Class text embeddings from a CLIP text tower in transformers format.
-
-    As in the paper, the raw embeddings of a class's prompts are averaged first and normalised once.
-
-    Args:
-        source: folder or Hub id of a whole CLIP with its tokenizer.
-        concepts: for each class its phrases.
-
-    Returns:
-        (number of classes, projection_dim), float32, rows of length 1.
-    """
-    config = AutoConfig.from_pretrained(source)
-    config.text_config.projection_dim = config.projection_dim  # the copy below the top may be stale
-    with _expecting_unused_weights():
-        text_model = CLIPTextModelWithProjection.from_pretrained(
-            source, config=config.text_config, dtype=torch.float32
-        )
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    rows = []
-    for phrases in concepts:
-        tokens = tokenizer(
-            [PROMPT.format(phrase) for phrase in phrases],
-            padding=True,
-            truncation=True,
-            max_length=config.text_config.max_position_embeddings,
-            return_tensors="pt",
-        )
-        rows.append(text_model(**tokens).text_embeds.mean(0))
-    return F.normalize(torch.stack(rows), dim=-1)
 
 
 __all__ = ["Co2SForSemanticSegmentation", "Co2SOutput", "Co2SPreTrainedModel"]

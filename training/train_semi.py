@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from co2s_hf.image_processing_co2s import Co2SImageProcessor
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
-from co2s_hf.modeling_co2s import has_text_tower
+from co2s_hf.class_texts_co2s import has_text_tower
 from co2s_hf.configuration_co2s import Co2SConfig
 from co2s_hf.convert.co2s import discard_dinov3_prior
 from co2s_hf.data import synthetic

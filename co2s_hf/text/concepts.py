@@ -7,8 +7,6 @@ released embeddings were made that way.
 
 from collections.abc import Mapping, Sequence
 
-PROMPT = "a photo of a {}"
-
 WHDLD: dict[str, tuple[str, ...]] = {
     "building": (
         "building",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from co2s_hf.text.concepts import CONCEPTS, PROMPT, concepts_for
+from co2s_hf.text import CONCEPTS, PROMPT, concepts_for
 
 # Number of concepts of each class, in the order of the class ids.
 COUNTS = {

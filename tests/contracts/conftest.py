@@ -1,0 +1,44 @@
+"""A saved model, and what a fresh process makes of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from co2s_hf import Co2SImageProcessor
+
+
+@pytest.fixture(scope="session")
+def saved(tiny_model, tmp_path_factory):
+    """The folder that a user finds on the Hub. Read only."""
+    folder = tmp_path_factory.mktemp("saved")
+    tiny_model.save_pretrained(folder)
+    Co2SImageProcessor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    return torch.randn(2, 3, 64, 80, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def isolated(saved, pixels, tmp_path_factory):
+    """Runs `isolated.py` once, with an empty Hub cache: the folder it wrote to, and its facts."""
+    out = tmp_path_factory.mktemp("isolated")
+    torch.save(pixels, out / "pixels.pt")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))},
+        "HF_HOME": str(out / "hf"),
+        "HF_MODULES_CACHE": str(out / "modules"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),  # sums in the same order, so that logits agree in every bit
+    }
+    command = [sys.executable, "-I", str(Path(__file__).with_name("isolated.py")), str(saved), str(out)]
+    done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return out, json.loads((out / "facts.json").read_text())

@@ -1,0 +1,94 @@
+"""Not a test: what the tests run in a fresh process, `python -I isolated.py FOLDER OUT`.
+
+First as a user who has the saved FOLDER but not the package that wrote it, then with the package. All along without
+a network and without the libraries that only some of the package needs.
+"""
+
+import json
+import socket
+import sys
+import warnings
+
+PACKAGE = {"co2s_hf", "training"}
+OPTIONAL = {"datasets", "evaluate", "matplotlib", "open_clip", "timm", "torchvision"}
+
+
+class Without:
+    """An import finder that does not find some packages, as if they were not installed."""
+
+    def __init__(self, finder, names):
+        self.finder, self.names = finder, names
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in self.names else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+
+def refuse_network():
+    attempts = []
+
+    def refuse(*arguments, **_):
+        attempts.append(str(arguments))
+        raise OSError("no network in this test")
+
+    socket.socket.connect = socket.getaddrinfo = refuse
+    return attempts
+
+
+def loaded():
+    return sorted({name.partition(".")[0] for name in sys.modules} & (PACKAGE | OPTIONAL))
+
+
+def without_package(folder, out):
+    import numpy as np
+    import torch
+    from PIL import Image
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation, pipeline
+
+    remote = {"trust_remote_code": True}
+    config = AutoConfig.from_pretrained(folder, **remote)
+    processor = AutoImageProcessor.from_pretrained(folder, **remote)
+    models = [auto.from_pretrained(folder, **remote) for auto in (AutoModel, AutoModelForSemanticSegmentation)]
+    pixels = torch.load(f"{out}/pixels.pt")
+    with torch.no_grad():
+        torch.save([model(pixels).logits for model in models], f"{out}/logits.pt")
+    picture = np.random.default_rng(0).integers(0, 256, (300, 470, 3), dtype=np.uint8)
+    found = pipeline("image-segmentation", model=folder, **remote)(Image.fromarray(picture))
+    np.savez(f"{out}/masks.npz", **{segment["label"]: np.asarray(segment["mask"]) for segment in found})
+    models[0].save_pretrained(f"{out}/again")
+    processor.save_pretrained(f"{out}/again")
+    return {"classes": [type(thing).__name__ for thing in (config, processor, *models)], "loaded": loaded()}
+
+
+def with_package(folder):
+    import co2s_hf
+
+    after_import = loaded()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = co2s_hf.Co2SForSemanticSegmentation.from_backbones(None, None, ["road", "water"])
+    from transformers import AutoModel
+
+    return {
+        "loaded": after_import,
+        "num_labels": model.config.num_labels,
+        "warnings": [str(warning.message) for warning in caught],
+        "class": str(type(AutoModel.from_pretrained(folder))),
+    }
+
+
+def main(folder, out):
+    hidden = PACKAGE | OPTIONAL
+    sys.meta_path[:] = [Without(finder, hidden) for finder in sys.meta_path]
+    attempts = refuse_network()
+    facts = {"without_package": without_package(folder, out)}
+    hidden -= PACKAGE
+    facts["with_package"] = with_package(folder)
+    with open(f"{out}/facts.json", "w") as file:
+        json.dump({**facts, "attempts": attempts}, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
