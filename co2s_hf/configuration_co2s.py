@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, CLIPVisionConfig, DINOv3ViTConfig, PreTrainedConfig
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 # The backbones of the paper have 12 blocks; other depths take their skips at the same relative depth.
 PAPER_DEPTH, PAPER_CLIP_SKIPS, PAPER_DINOV3_SKIPS = 12, (0, 4), (2, 7)
@@ -79,10 +79,10 @@ class Co2SConfig(PreTrainedConfig):
     """
 
     model_type = "co2s"
-    sub_configs_defaults = {"clip_config": CLIPVisionConfig, "dinov3_config": DINOv3ViTConfig}
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"clip_config": CLIPVisionConfig, "dinov3_config": DINOv3ViTConfig}
 
-    clip_config: dict | PreTrainedConfig | None = None  # the CLIP student's vision tower
-    dinov3_config: dict | PreTrainedConfig | None = None  # the DINOv3 (or DINOv2) student's ViT
+    clip_config: Any = None  # a CLIPVisionConfig or its dict: the CLIP student's vision tower
+    dinov3_config: Any = None  # a DINOv3ViTConfig, a DINOv2 one or its dict: the DINOv3 (or DINOv2) student's ViT
 
     # What the pixel values handed to the model were normalised with, and what each student's weights expect.
     image_mean: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_MEAN)
@@ -108,13 +108,18 @@ class Co2SConfig(PreTrainedConfig):
     head_num_attention_heads: int = 4
     head_pool_size: int = 4
     head_kernel_size: int = 7
+    head_similarity_scale: float = 1.0  # the paper has no temperature; a larger one lets short trainings start faster
 
     fusion: Literal["confidence", "mean", "clip", "dinov3"] = "confidence"
     window_px: int = 512  # larger images are segmented by a sliding window of this side
     window_stride_px: int | None = None  # None: 5/6 of the window, as the paper evaluates
     initializer_range: float = 0.02
 
+    if TYPE_CHECKING:
+        num_labels: int  # transformers declares it as optional; here there always are classes
+
     def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in what follows from other fields, then refuse contradictions."""
         if self.clip_config is None:
             self.clip_config = CLIPVisionConfig(patch_size=16)
         if self.dinov3_config is None:
@@ -131,11 +136,12 @@ class Co2SConfig(PreTrainedConfig):
             self.dinov3_skip_layers = _at_relative_depth(PAPER_DINOV3_SKIPS, self.dinov3_config.num_hidden_layers, 1)
         if self.window_stride_px is None:
             self.window_stride_px = int(self.window_px * (1 - 1 / 6))
-        self._set_dinov3_outputs()
         self._check_channels()
         self._check_layers()
+        self._set_dinov3_outputs()
 
     def _set_dinov3_outputs(self) -> None:
+        assert self.dinov3_skip_layers is not None  # __post_init__
         depth = self.dinov3_config.num_hidden_layers
         stages = [layer + 1 for layer in (*self.dinov3_skip_layers, depth - 1)]  # stage 0 is the stem
         self.dinov3_config.set_output_features_output_indices(out_features=None, out_indices=stages)
@@ -159,6 +165,8 @@ class Co2SConfig(PreTrainedConfig):
                     )
 
     def _check_layers(self) -> None:
+        assert self.clip_skip_layers is not None and self.dinov3_skip_layers is not None  # __post_init__
+        assert self.window_stride_px is not None
         for name, layers, depth in (
             ("clip", self.clip_skip_layers, self.clip_config.num_hidden_layers),
             ("dinov3", self.dinov3_skip_layers, self.dinov3_config.num_hidden_layers),

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoBackbone, CLIPVisionModelWithProjection, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, logging
+from transformers.utils import logging
+from transformers.utils.generic import ModelOutput
 
 from .class_texts_co2s import encode_class_texts, has_text_tower, stand_in_embeddings
 from .configuration_co2s import Co2SConfig
@@ -96,7 +97,9 @@ class Co2SClassAttention(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # (places, classes, 3 * hidden) -> 3 x (places, heads, classes, hidden / heads)
-        queries, keys, values = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = (
+            self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         attended = F.scaled_dot_product_attention(queries, keys, values)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
@@ -158,6 +161,7 @@ class Co2SGuidanceHead(nn.Module):
         super().__init__()
         channels, (up1, up2), (skip1, skip2) = config.head_channels, config.head_up_channels, config.head_skip_channels
         kernel_size = config.head_kernel_size
+        self.similarity_scale = config.head_similarity_scale
         self.similarity_conv = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
         self.aspp = Co2SResidualASPP(channels)
         self.guidance_proj = nn.Linear(guidance_size, config.head_text_channels)
@@ -181,7 +185,7 @@ class Co2SGuidanceHead(nn.Module):
         early, middle, final = pyramid
         guidance = guidance.to(final).expand(final.shape[0], -1, -1)
         guidance = F.normalize(guidance, dim=-1)
-        similarity = torch.einsum("bchw,bnc->bnhw", F.normalize(final, dim=1), guidance)
+        similarity = self.similarity_scale * torch.einsum("bchw,bnc->bnhw", F.normalize(final, dim=1), guidance)
 
         # (batch, classes, h, w) -> (batch * classes, 1, h, w): from here each class is an image of its own
         hidden_states = self.aspp(self.similarity_conv(similarity.flatten(0, 1).unsqueeze(1)))
@@ -204,7 +208,12 @@ class Co2SRenormalize(nn.Module):
     A student trained with the incoming statistics gets scale 1 and shift 0 exactly.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], new_mean: Sequence[float], new_std: Sequence[float]):
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], new_mean: Sequence[float], new_std: Sequence[float]
+    ):
         super().__init__()
         self.scale_values = [old / new for old, new in zip(std, new_std, strict=True)]
         self.shift_values = [(old - new) / unit for old, new, unit in zip(mean, new_mean, new_std, strict=True)]
@@ -249,7 +258,8 @@ class Co2SStudent(nn.Module):
         if perturbed_rows is not None:
             # Whole channels of each level are dropped in train() and eval() alike: the perturbation is a view.
             rows = slice(*perturbed_rows)
-            pyramid = tuple(torch.cat([level, F.dropout2d(level[rows], feature_dropout)]) for level in pyramid)
+            early, middle, final = (torch.cat([level, F.dropout2d(level[rows], feature_dropout)]) for level in pyramid)
+            pyramid = early, middle, final
         logits = self.head(pyramid, self.guidance())
         if self.logits_size is None:
             padded_size = self._padded_size(height, width)
@@ -260,7 +270,10 @@ class Co2SStudent(nn.Module):
         return logits[: len(pixel_values)], logits[len(pixel_values) :]
 
     def _padded_size(self, height: int, width: int) -> tuple[int, int]:
-        return tuple(max(math.ceil(side / self.pad_multiple) * self.pad_multiple, self.min_size) for side in (height, width))
+        padded_height, padded_width = (
+            max(math.ceil(side / self.pad_multiple) * self.pad_multiple, self.min_size) for side in (height, width)
+        )
+        return padded_height, padded_width
 
     def _pad(self, pixel_values: torch.Tensor) -> torch.Tensor:
         height, width = pixel_values.shape[-2:]
@@ -271,8 +284,11 @@ class Co2SStudent(nn.Module):
 class Co2SClipStudent(Co2SStudent):
     """CLIP guided explicitly: dense features in CLIP's joint space against embeddings of the class texts."""
 
+    text_embeddings: torch.Tensor
+
     def __init__(self, config: Co2SConfig):
         super().__init__()
+        assert config.clip_skip_layers is not None  # the configuration fills it in
         clip = config.clip_config
         self.skip_layers = tuple(config.clip_skip_layers)
         self.skip_value_path = config.clip_skip_value_path
@@ -307,7 +323,7 @@ class Co2SClipStudent(Co2SStudent):
         return early, middle, final
 
 
-def _value_path(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+def _value_path(layer: Any, hidden_states: torch.Tensor) -> torch.Tensor:
     """A CLIP block in which each token attends to itself alone (MaskCLIP, arXiv 2112.01071)."""
     attention = layer.self_attn
     hidden_states = hidden_states + attention.out_proj(attention.v_proj(layer.layer_norm1(hidden_states)))
@@ -373,10 +389,11 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
 class Co2SPreTrainedModel(PreTrainedModel):
     """Initialisation and the abilities that transformers asks a model class for."""
 
+    config: Co2SConfig
     config_class = Co2SConfig
     base_model_prefix = "co2s"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -421,6 +438,7 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
     """Two students and their fusion: land cover for every pixel of an image of any size."""
 
     def __init__(self, config: Co2SConfig):
+        """Build both students with random weights."""
         super().__init__(config)
         self.clip = Co2SClipStudent(config)
         self.dinov3 = Co2SDinov3Student(config)
@@ -507,8 +525,11 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         """Both students' logits averaged over overlapping windows; all windows of an image have one size."""
         height, width = pixel_values.shape[-2:]
         window, stride = self.config.window_px, self.config.window_stride_px
+        assert stride is not None  # the configuration fills it in
         corners = [
-            (top, left) for top in window_starts(height, window, stride) for left in window_starts(width, window, stride)
+            (top, left)
+            for top in window_starts(height, window, stride)
+            for left in window_starts(width, window, stride)
         ]
         places = [(row, top, left) for row in range(len(pixel_values)) for top, left in corners]
         sums = pixel_values.new_zeros(2, len(pixel_values), self.config.num_labels, height, width)
@@ -601,14 +622,15 @@ def _expecting_unused_weights() -> Iterator[None]:
 
 
 def _load_backbone(backbone: PreTrainedModel, source: str | PathLike[str]) -> None:
+    backbone_class: Any = type(backbone)  # transformers does not declare the pair that output_loading_info gives
     with _expecting_unused_weights():
-        loaded, report = type(backbone).from_pretrained(
+        loaded, report = backbone_class.from_pretrained(
             source, config=backbone.config, dtype=torch.float32, output_loading_info=True
         )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ValueError(
-            f"{source} lacks {len(missing)} weights of its {type(backbone).__name__}, the first is {missing[0]!r}: "
+            f"{source} lacks {len(missing)} weights of its {backbone_class.__name__}, the first is {missing[0]!r}: "
             f"expected a complete model in transformers format."
         )
     backbone.load_state_dict(loaded.state_dict())

@@ -26,7 +26,7 @@ from transformers import CLIPVisionConfig, DINOv3ViTConfig
 
 from co2s_hf.configuration_co2s import Co2SConfig
 from co2s_hf.convert.co2s import CLIP_NAMES, DINOV3_NAMES, _rename, convert_head, convert_official
-from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation, Co2SGuidanceHead, window_starts
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation, Co2SGuidanceHead, Co2SOutput, window_starts
 from training.batches import Batch
 from training.methods.co2s import Co2S
 from training.metrics import ConfusionMatrix
@@ -47,16 +47,16 @@ MINIMUM = {
     "test_features": 2,
     "test_features_with_bfloat16_positions": 1,
     "test_rope_tables": 4,
-    "test_head_intermediates": 20,
+    "test_head_intermediates": 5,
     "test_head_logits": 2,
-    "test_head_gradients": 24,
+    "test_head_gradients": 50,
     "test_stability_loss": 3,
     "test_confident_reduction": 9,
     "test_cutmix": 3,
-    "test_stability_weight": 200,
-    "test_learning_rates": 200,
+    "test_stability_weight": 270,
+    "test_learning_rates": 240,
     "test_absent_class_counts_as_zero": 4,
-    "test_parameter_groups": 230,
+    "test_parameter_groups": 600,
 }
 
 
@@ -127,7 +127,7 @@ class Golden:
     def close_norm(self, actual, expected, tolerance, what=""):
         """Compare the norm of the difference relative to the norm of the recording."""
         assert actual.shape == expected.shape, f"{what} is {tuple(actual.shape)}, expected {tuple(expected.shape)}"
-        error = (actual.double() - expected.double()).norm() / expected.double().norm()
+        error = (actual.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-6)
         self.measured(error.item(), tolerance, what)
 
     def equal(self, actual, expected, what=""):
@@ -179,7 +179,7 @@ def empty_model():
         embed_dim = CONFIG[student]["embed_dim"]
         return dict(
             hidden_size=embed_dim,
-            intermediate_size=embed_dim * CONFIG[student]["mlp_ratio"],
+            intermediate_size=int(embed_dim * CONFIG[student]["mlp_ratio"]),
             num_hidden_layers=CONFIG[student]["depth"],
             num_attention_heads=CONFIG[student]["num_heads"],
             patch_size=CONFIG["patch_size"],
@@ -309,9 +309,7 @@ def test_guidance(golden, model, student, case):
 def test_head_on_recorded_features(golden, model, student, case):
     """Both students' heads, from the recorded features of the released code."""
     names = [f"{case}.pyramid.{level}" for level in LEVELS]
-    *pyramid, guidance, expected = golden.need(
-        f"{student}_io", *names, f"{case}.text", f"{case}.head_stride4_logits"
-    )
+    *pyramid, guidance, expected = golden.need(f"{student}_io", *names, f"{case}.text", f"{case}.head_stride4_logits")
     golden.need_weights(student, official_names(student))
     network = getattr(model, student)
     logits = network.head(pyramid, guidance)
@@ -575,7 +573,8 @@ def test_recorded_predictions_give_recorded_counts(golden, student):
 def test_windows(golden, student):
     window, stride = (golden.need_settings("sliding_window", name) for name in ("crop_size", "stride"))
     images = golden.need_settings("sliding_window", "images")
-    for image, report in zip(images, golden.need_settings("sliding_window", "per_student", student, "per_image")):
+    reports = golden.need_settings("sliding_window", "per_student", student, "per_image")
+    for image, report in zip(images, reports, strict=True):
         height, width = image["image_hw"]
         corners = [(y, x) for y in window_starts(height, window, stride) for x in window_starts(width, window, stride)]
         sizes = [[min(window, height - y), min(window, width - x)] for y, x in corners]
@@ -796,7 +795,7 @@ def test_step_gradients_with_bfloat16_positions(golden, take_step):
         if name != "decode_head.head.bias":
             gradient = joined(step.gradients, "dinov3", name, expected)
             cosine = F.cosine_similarity(gradient.flatten(), expected.double().flatten(), dim=0)
-            golden.close(cosine, torch.ones_like(cosine), 0.05, name)
+            golden.close(cosine, torch.ones_like(cosine), 0.1, name)
 
 
 @pytest.mark.parametrize("student", STUDENTS)
@@ -904,8 +903,6 @@ class Replay(torch.nn.Module):
         self.outputs = iter(outputs)
 
     def forward(self, *args, **kwargs):
-        from co2s_hf.modeling_co2s import Co2SOutput
-
         return Co2SOutput(**next(self.outputs))
 
 

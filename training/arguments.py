@@ -73,13 +73,17 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--dinov3", help="folder or Hub id of any DINOv3 or DINOv2; default: likewise")
     model.add_argument("--text_model", help="CLIP folder, Hub id or open_clip file for the class texts; default: clip")
     model.add_argument("--open_clip_model", help="architecture of an open_clip file, e.g. ViT-B-32")
-    model.add_argument("--concepts", type=yaml.safe_load, help="class -> list of phrases, or the name of a known data set")
+    model.add_argument(
+        "--concepts", type=yaml.safe_load, help="class -> list of phrases, or the name of a known data set"
+    )
     model.add_argument("--config", type=yaml.safe_load, help="further fields of Co2SConfig, as YAML")
 
     method = parser.add_argument_group("method")
     method.add_argument("--method", choices=sorted(METHODS), default="co2s")
     method.add_argument("--official", action="store_true", help="reproduce the released step, its mistakes included")
-    method.add_argument("--discard_dinov3_prior", action="store_true", help="overwrite DINOv3 at the start, as released")
+    method.add_argument(
+        "--discard_dinov3_prior", action="store_true", help="overwrite DINOv3 at the start, as released"
+    )
     method.add_argument("--cut_stability_gradient", action="store_true", help="stability term for show, as released")
     method.add_argument("--threshold", type=float, default=0.95, help="confidence from which a pseudo-label counts")
     method.add_argument("--confidence_mode", choices=get_args(ConfidenceMode), default="pixelwise")
@@ -92,7 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--gradient_accumulation_steps", type=int, default=1)
     train.add_argument("--crop_px", type=int, default=512)
     train.add_argument("--scale_range", type=float, nargs=2, default=[0.5, 2.0], help="random scale of training crops")
-    train.add_argument("--trainable", choices=get_args(TrainablePart), default="attention", help="part of the backbones")
+    train.add_argument(
+        "--trainable", choices=get_args(TrainablePart), default="attention", help="part of the backbones"
+    )
     train.add_argument("--lr", type=float, default=1e-4)
     train.add_argument("--backbone_factor", type=float, default=0.01, help="factor on lr for the backbones")
     train.add_argument("--head_factor", type=float, default=10.0, help="factor on lr for the heads")

@@ -65,7 +65,9 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     with accelerator.main_process_first():
         split = find_data(arguments)
     warnings = check_split(split, decode_unlabelled=accelerator.is_main_process)
-    say(f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation images")
+    say(
+        f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation images"
+    )
     for warning in warnings:
         say(f"warning: {warning}")
 
@@ -148,7 +150,9 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             state["history"].append({"step": step, **results})
             accelerator.log(flatten(results), step=step)
-            progress_bar.write(summary(step, results, arguments.absent_as_zero)) if progress_bar.disable is False else None
+            progress_bar.write(
+                summary(step, results, arguments.absent_as_zero)
+            ) if progress_bar.disable is False else None
             score = results["fused"][mean_iou_key(arguments.absent_as_zero)]
             if state["best_mean_iou"] is None or score > state["best_mean_iou"]:
                 state["best_mean_iou"], state["best_step"] = score, step
@@ -187,7 +191,9 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     save_model(accelerator, method.saved(), output / "model", arguments, split, state["history"][-1])
     if accelerator.is_main_process:
         write_metrics(output / "metrics.json", metrics)
-        losses = [{name: value for name, value in row.items() if "stability_weight" not in name} for row in state["losses"]]
+        losses = [
+            {name: value for name, value in row.items() if "stability_weight" not in name} for row in state["losses"]
+        ]
         draw_curves(
             state["history"],
             output / "curves.png",
@@ -284,7 +290,9 @@ def save_model(
         shutil.rmtree(unfinished, ignore_errors=True)
         bare = accelerator.unwrap_model(model)
         bare.save_pretrained(unfinished, state_dict=state_dict)
-        Co2SImageProcessor(image_mean=bare.config.image_mean, image_std=bare.config.image_std).save_pretrained(unfinished)
+        Co2SImageProcessor(image_mean=bare.config.image_mean, image_std=bare.config.image_std).save_pretrained(
+            unfinished
+        )
         card = model_card(card_facts(arguments, split, results))
         (unfinished / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -332,7 +340,10 @@ def versions() -> dict[str, str]:
 
 def fingerprint_of(split: DataSplit) -> dict[str, list[str]]:
     """File names of each part: a run resumes on the images it started with."""
-    return {part: [sample.image.name for sample in getattr(split, part)] for part in ("labelled", "unlabelled", "validation")}
+    return {
+        part: [sample.image.name for sample in getattr(split, part)]
+        for part in ("labelled", "unlabelled", "validation")
+    }
 
 
 def mean_iou_key(absent_as_zero: bool) -> str:

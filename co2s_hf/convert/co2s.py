@@ -99,7 +99,8 @@ def convert_official(
         The model in eval mode.
 
     Raises:
-        ValueError: a tensor has no place in the model, the model lacks one, or the students do not fit together.
+        ValueError: a tensor has no place in the model, the model lacks one, the students do not fit together, or a
+            number of heads is needed.
     """
     clip, dinov3 = _without_prefix(clip_state_dict), _without_prefix(dinov3_state_dict)
     config = _read_config(clip, dinov3, clip_num_attention_heads, dinov3_num_attention_heads, class_names, overrides)
@@ -116,6 +117,18 @@ def convert_official(
 def convert_head(state_dict: StateDict) -> dict[str, torch.Tensor]:
     """Tensors of a released decode head under the names of `Co2SGuidanceHead`."""
     return _rename(state_dict, HEAD_NAMES)
+
+
+def pretraining_overwritten(dinov3_state_dict: StateDict) -> bool:
+    """Whether a released DINOv3 student was trained from the random backbone of `discard_dinov3_prior`.
+
+    The released builder resets every LayerScale to 1e-5 and freezes it; pretrained ones are never all of that value.
+
+    Args:
+        dinov3_state_dict: tensors of the DINOv3 student, with or without the prefix `module.`.
+    """
+    scales = [value for name, value in dinov3_state_dict.items() if re.search(r"\.ls[12]\.gamma$", name)]
+    return bool(scales) and all(torch.equal(scale, torch.full_like(scale, 1e-5)) for scale in scales)
 
 
 @torch.no_grad()
@@ -189,7 +202,11 @@ def _dinov3_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
     rest, head = _split_head(state_dict)
     for name, value in rest.items():
         # The released attention multiplies its bias by this mask: only keys may be masked, as they have no bias here.
-        if name.endswith("bias_mask") and [part.unique().tolist() for part in value.float().chunk(3)] != [[1], [0], [1]]:
+        if name.endswith("bias_mask") and [part.unique().tolist() for part in value.float().chunk(3)] != [
+            [1],
+            [0],
+            [1],
+        ]:
             raise ValueError(f"{name} is expected to be 1 for queries and values and 0 for keys, found other values.")
     rest = {name: value for name, value in rest.items() if not DINOV3_DROPPED.fullmatch(name)}
     tensors = _rename(rest, DINOV3_NAMES) | head
@@ -232,7 +249,7 @@ def _read_clip_config(state_dict: StateDict, num_heads: int | None) -> CLIPVisio
         intermediate_size=_tensor(state_dict, "backbone.layers.0.ffn.layers.0.0.weight").shape[0],
         projection_dim=_tensor(state_dict, "backbone.proj.weight").shape[0],
         num_hidden_layers=_count(state_dict, r"backbone\.layers\.(\d+)\."),
-        num_attention_heads=num_heads or width // 64,
+        num_attention_heads=_count_heads(width, num_heads, "clip_num_attention_heads"),
         num_channels=channels,
         patch_size=patch_size,
         image_size=side * patch_size,
@@ -247,7 +264,7 @@ def _read_dinov3_config(state_dict: StateDict, num_heads: int | None) -> DINOv3V
         hidden_size=width,
         intermediate_size=_tensor(state_dict, "backbone.blocks.0.mlp.fc1.weight").shape[0],
         num_hidden_layers=_count(state_dict, r"backbone\.blocks\.(\d+)\."),
-        num_attention_heads=num_heads or width // 64,
+        num_attention_heads=_count_heads(width, num_heads, "dinov3_num_attention_heads"),
         num_channels=channels,
         patch_size=patch_size,
         num_register_tokens=_tensor(state_dict, "backbone.storage_tokens").shape[1],
@@ -268,6 +285,17 @@ def _read_head_shape(state_dict: StateDict) -> dict[str, Any]:
     }
 
 
+def _count_heads(width: int, given: int | None, argument: str) -> int:
+    if given is None and width % 64:
+        raise ValueError(
+            f"no tensor tells the number of heads and width {width} is no multiple of 64: give `{argument}`."
+        )
+    heads = width // 64 if given is None else given
+    if heads < 1 or width % heads:
+        raise ValueError(f"{argument} is {heads}, which does not divide the checkpoint's width {width}.")
+    return heads
+
+
 def _tensor(state_dict: StateDict, name: str) -> torch.Tensor:
     if name not in state_dict:
         raise ValueError(f"the checkpoint has no tensor {name!r}: expected the state dict of a released Co2S student.")
@@ -278,4 +306,4 @@ def _count(state_dict: StateDict, pattern: str) -> int:
     return 1 + max(int(match[1]) for name in state_dict if (match := re.match(pattern, name)))
 
 
-__all__ = ["convert_head", "convert_official", "discard_dinov3_prior"]
+__all__ = ["convert_head", "convert_official", "discard_dinov3_prior", "pretraining_overwritten"]

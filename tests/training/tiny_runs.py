@@ -1,0 +1,97 @@
+"""Trainings small enough for tests, shared by several test files and by the processes that they start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, DINOv3ViTConfig, DINOv3ViTModel
+
+from co2s_hf import Co2SConfig, Co2SForSemanticSegmentation
+from co2s_hf.configuration_co2s import TINY_HEAD
+from training.arguments import parse_arguments
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "training" / "train_semi.py"
+STAND_INS = "ignore:.*carry no meaning"  # the students below come without a text tower
+SIZE = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, patch_size=8)
+CLIP, DINOV3 = dict(image_size=32, projection_dim=16, **SIZE), dict(image_size=32, num_register_tokens=1, **SIZE)
+RECIPE = dict(
+    scenes=dict(num_labelled=3, num_unlabelled=4, num_validation=2, size_px=64),
+    config={name: list(value) if isinstance(value, tuple) else value for name, value in TINY_HEAD.items()},
+    trainable="all",
+    lr=1e-3,
+    backbone_factor=1.0,
+    head_factor=1.0,
+    threshold=0.2,
+    batch_size=2,
+    crop_px=32,
+    scale_range=[0.4, 1.5],  # the smallest crops need padding
+    max_steps=4,
+    eval_every=2,
+    save_every=2,
+    log_every=1,
+    num_workers=0,
+)
+
+
+def save_students(folder):
+    """Write random backbones to `folder/clip` and `folder/dinov3`; returns the values that name them in a recipe."""
+    torch.manual_seed(0)
+    CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP)).save_pretrained(folder / "clip")
+    DINOv3ViTModel(DINOv3ViTConfig(**DINOV3)).save_pretrained(folder / "dinov3")
+    return {"clip": str(folder / "clip"), "dinov3": str(folder / "dinov3")}
+
+
+def write_recipe(folder, **changes):
+    """Write `RECIPE` with changes to a file in `folder`; a change to None removes the value."""
+    values = {name: value for name, value in {**RECIPE, **changes}.items() if value is not None}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def tiny_arguments(folder, *argv, **changes):
+    """Arguments of a run that leaves its results in `folder/run`."""
+    recipe = write_recipe(folder, **{"output_dir": str(folder / "run"), **changes})
+    arguments = parse_arguments(["--recipe", str(recipe), *argv])
+    arguments.command = "train --tiny"
+    return arguments
+
+
+def build_tiny_model():
+    """Two students of random weights with three classes, in float64 to tell an error from rounding."""
+    names = ("road", "water", "tree")
+    config = Co2SConfig(
+        clip_config=CLIPVisionConfig(**CLIP),
+        dinov3_config=DINOv3ViTConfig(pos_embed_rescale=None, **DINOV3),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        window_px=96,
+        **TINY_HEAD,
+    )
+    torch.manual_seed(0)
+    return Co2SForSemanticSegmentation(config).double().train()
+
+
+def start(*command):
+    """Start a Python process of one thread in a process group of its own, as `start(script, argument, …)`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process, timeout_s=300):
+    """Wait for a process to end well and return what it printed."""
+    printed, _ = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, printed
+    return printed
