@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.data.folders import find_split
 from co2s_hf.data.images import read_image
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from training.batches import EvaluationDataset
 from training.metrics import MeanIoU, PseudoLabelQuality
 from training.report import class_table, draw_panel, write_metrics

@@ -14,28 +14,30 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import ProjectConfiguration, set_seed
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from tqdm.auto import tqdm
 
-from co2s_hf.image_processing_co2s import Co2SImageProcessor
-from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.class_texts_co2s import has_text_tower
 from co2s_hf.configuration_co2s import Co2SConfig
 from co2s_hf.convert.co2s import discard_dinov3_prior
 from co2s_hf.data import synthetic
 from co2s_hf.data.folders import DataSplit, check_split, find_split
+from co2s_hf.image_processing_co2s import Co2SImageProcessor
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.publish.card import CardFacts, Parent, model_card
 from co2s_hf.text import class_embeddings, concepts_for
 from training.arguments import FREE, parse_arguments
 from training.batches import EvaluationDataset, SemiDataset, train_loader
-from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.eval_semi import draw_examples, evaluate
 from training.methods import METHODS
 from training.optim import build_optimizer, build_scheduler, parameter_groups, select_trainable
@@ -56,15 +58,16 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "logs")),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # no buffer ever changes
     )
-    say = accelerator.print
-    checkpoint = find_checkpoint(output / "checkpoints", arguments.resume)
+    say = accelerator.on_main_process(tqdm.write)  # above the progress bar
     set_seed(arguments.seed)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Data
-    with accelerator.main_process_first():
-        split = find_data(arguments)
-    warnings = check_split(split, decode_unlabelled=accelerator.is_main_process)
+    with plain_refusals():
+        checkpoint = find_checkpoint(output / "checkpoints", arguments.resume)
+        with accelerator.main_process_first():
+            split = find_data(arguments)
+        warnings = check_split(split, decode_unlabelled=accelerator.is_main_process)
     say(
         f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation images"
     )
@@ -73,8 +76,9 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
     # -----------------------------------------------------------------------------------------------------------------
     # Method
-    model = build_model(arguments, split.classes)
-    select_trainable(model, arguments.trainable)
+    with plain_refusals():
+        model = build_model(arguments, split.classes)
+        select_trainable(model, arguments.trainable)
     config = model.config
     average_count = identity if accelerator.num_processes == 1 else lambda count: accelerator.reduce(count, "mean")
     method = METHODS[arguments.method].from_arguments(model, arguments, average_count)
@@ -115,7 +119,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     fingerprint["images"] = fingerprint_of(split)
     start, state = 0, {"history": [], "losses": [], "best_mean_iou": None}
     if checkpoint is not None:
-        start, state = load_checkpoint(accelerator, checkpoint, fingerprint=fingerprint)
+        with plain_refusals():
+            start, state = load_checkpoint(accelerator, checkpoint, fingerprint=fingerprint)
         say(f"resumed from {checkpoint} after step {start}")
     if arguments.report_to != "none":
         accelerator.init_trackers("co2s_hf", {name: str(value) for name, value in fingerprint.items()})
@@ -150,9 +155,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             state["history"].append({"step": step, **results})
             accelerator.log(flatten(results), step=step)
-            progress_bar.write(
-                summary(step, results, arguments.absent_as_zero)
-            ) if progress_bar.disable is False else None
+            say(summary(step, results, arguments.absent_as_zero))
             score = results["fused"][mean_iou_key(arguments.absent_as_zero)]
             if state["best_mean_iou"] is None or score > state["best_mean_iou"]:
                 state["best_mean_iou"], state["best_step"] = score, step
@@ -178,7 +181,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
         progress_bar.update()
         if (step + 1) % arguments.log_every == 0:
-            logged = {name: float(value) for name, value in scalars.items()}
+            logged = {name: value.item() for name, value in scalars.items()}
             refuse_divergence(logged, step + 1)
             state["losses"].append({"step": step + 1, **logged})
             accelerator.log(logged, step=step + 1)
@@ -191,14 +194,13 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     save_model(accelerator, method.saved(), output / "model", arguments, split, state["history"][-1])
     if accelerator.is_main_process:
         write_metrics(output / "metrics.json", metrics)
-        losses = [
-            {name: value for name, value in row.items() if "stability_weight" not in name} for row in state["losses"]
-        ]
         draw_curves(
             state["history"],
             output / "curves.png",
             method=arguments.method,
-            losses=[{name: row[name] for name in ("step", "loss", "loss_clip", "loss_dinov3")} for row in losses],
+            losses=[
+                {name: row[name] for name in ("step", "loss", "loss_clip", "loss_dinov3")} for row in state["losses"]
+            ],
         )
         palette = synthetic.PALETTE if arguments.data_dir is None else None
         draw_examples(
@@ -219,13 +221,25 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def plain_refusals() -> Iterator[None]:
+    """Ahead of the loop, what is wrong with arguments, data or files ends the program with its message alone."""
+    try:
+        yield
+    except (ValueError, OSError, CheckpointError, StrictDataclassError) as error:
+        print(f"train_semi.py: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
 def find_checkpoint(folder: Path, resume: bool) -> Path | None:
     """The checkpoint to continue from; refuses to mix two runs in one folder before any work starts."""
     latest = latest_checkpoint(folder)
     if resume and latest is None:
-        raise SystemExit(f"--resume found no finished checkpoint in {folder}: start without it, or check --output_dir.")
+        raise CheckpointError(
+            f"--resume found no finished checkpoint in {folder}: start without it, or check --output_dir."
+        )
     if not resume and latest is not None:
-        raise SystemExit(
+        raise CheckpointError(
             f"{folder.parent} already holds a run ({latest.name}): continue it with --resume, choose another "
             f"--output_dir, or remove the folder."
         )

@@ -232,13 +232,18 @@ def no_images(folder):
         pytest.param(
             None,
             dict(labelled=["i0.png", "i8.png"]),
-            ["1 labelled or validation image without a mask", "images/i8.png", "labels/i8.*", "list the image as unlab"],
+            [
+                "1 labelled or validation image without a mask",
+                "images/i8.png",
+                "labels/i8.*",
+                "list the image as unlab",
+            ],
             id="missing mask",
         ),
         pytest.param(
             grow_mask,
             {},
-            ["1 mask not of the size", "labels/i0.png is 50 x 40, i0.png is 48 x 40", "on the grid of its image"],
+            ["1 mask not of the size", "labels/i0.png is 50x40, i0.png is 48x40", "on the grid of its image"],
             id="mask of another size",
         ),
         pytest.param(
@@ -369,9 +374,7 @@ def test_co2s_learns_nothing_from_a_batch_without_labels(official):
     batch = random_batch(2)
     nowhere = torch.zeros_like(batch.u_valid)
     method = Co2S(build_tiny_model(), threshold=1.1, official=official)
-    assert_no_gradient(
-        method, replace(batch, y=torch.full_like(batch.y, 255), u_valid=nowhere, p_valid=nowhere)
-    )
+    assert_no_gradient(method, replace(batch, y=torch.full_like(batch.y, 255), u_valid=nowhere, p_valid=nowhere))
 
 
 def test_supervised_training_learns_nothing_from_a_batch_without_labels():

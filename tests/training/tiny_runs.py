@@ -11,7 +11,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, DINOv3
 
 from co2s_hf import Co2SConfig, Co2SForSemanticSegmentation
 from co2s_hf.configuration_co2s import TINY_HEAD
+from co2s_hf.data.folders import find_split
 from training.arguments import parse_arguments
+from training.batches import Batch, SemiDataset, train_loader
+from training.views import ViewNeeds
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "training" / "train_semi.py"
@@ -95,3 +98,22 @@ def finish(process, timeout_s=300):
     printed, _ = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, printed
     return printed
+
+
+def load_batch(folder, *, batch_size, rank, world_size):
+    """The first batch of one process from a folder of images and masks of three classes, as Co2S wants it."""
+    split = find_split(folder, classes=("road", "water", "tree"), labelled=["i[0-3].png"], validation=["i0.png"])
+    dataset = SemiDataset(
+        split.labelled,
+        split.unlabelled,
+        crop_px=32,
+        seed=0,
+        views=ViewNeeds(unlabelled=True, partner="other"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        scale_range=(0.5, 1.5),
+    )
+    share = dict(batch_size=batch_size, rank=rank, world_size=world_size)
+    batch = next(iter(train_loader(dataset, start_step=0, total_steps=1, **share)))
+    tensors = ((name, tensor.double() if tensor.is_floating_point() else tensor) for name, tensor in batch._tensors())
+    return Batch(**dict(tensors))

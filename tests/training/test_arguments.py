@@ -1,0 +1,136 @@
+"""The command line and the recipe underneath."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from training import train_semi
+from training.arguments import FREE, QUICKSTART, build_parser, parse_arguments
+
+RECIPES = sorted(Path(train_semi.__file__).parent.joinpath("recipes").glob("*.yaml"))
+DATA = ["--data_dir", "here", "--classes", "a", "b"]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(text):
+        path = tmp_path / "my.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def refused(argv, capsys):
+    with pytest.raises(SystemExit) as refusal:
+        parse_arguments(argv)
+    assert refusal.value.code == 2
+    return capsys.readouterr().err
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_arguments_the_quick_start_runs():
+    arguments = parse_arguments([])
+    values = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
+    assert arguments.recipe == QUICKSTART.name
+    assert {name: getattr(arguments, name) for name in values} == values
+
+
+def test_data_of_the_user_start_from_the_defaults():
+    arguments = parse_arguments(DATA)
+    assert (arguments.recipe, arguments.scenes, arguments.crop_px, arguments.max_steps) == (None, None, 512, 40000)
+    assert arguments.classes == ["a", "b"] and arguments.validation is None
+
+
+def test_the_recipe_stands_above_the_defaults_and_below_the_command_line(recipe):
+    path = recipe("lr: 3e-4\nbatch_size: 8\nscale_range: [0.5, 1]\nofficial: false\nlabelled: a.png")
+    arguments = parse_arguments(["--recipe", path, *DATA, "--batch_size", "3"])
+    assert (arguments.lr, arguments.batch_size, arguments.scale_range) == (3e-4, 3, [0.5, 1.0])
+    assert arguments.labelled == ["a.png"] and arguments.official is False and arguments.recipe == "my.yaml"
+    # YAML reads 3e-4 as text; an argument is converted all the same
+    assert isinstance(arguments.lr, float)
+
+
+def test_the_command_line_wins_where_it_repeats_a_default(recipe):
+    path = recipe("batch_size: 8\nmethod: supervised")
+    arguments = parse_arguments(["--recipe", path, *DATA, "--batch_size", "2", "--method", "co2s"])
+    assert (arguments.batch_size, arguments.method) == (2, "co2s")
+
+
+def test_structured_values_come_from_both_places(recipe):
+    path = recipe("concepts: {a: [grass, hay], b: [sea]}\nconfig: {head_channels: 32}")
+    arguments = parse_arguments(["--recipe", path, *DATA, "--config", "{head_channels: 16, fusion: mean}"])
+    assert arguments.concepts == {"a": ["grass", "hay"], "b": ["sea"]}
+    assert arguments.config == {"head_channels": 16, "fusion": "mean"}
+    assert parse_arguments([*DATA, "--concepts", "loveda"]).concepts == "loveda"
+
+
+def test_official_brings_what_the_released_code_does():
+    arguments = parse_arguments([*DATA, "--official", "--trainable", "all"])
+    assert arguments.discard_dinov3_prior and arguments.trainable == "attention"
+    assert not parse_arguments(DATA).discard_dinov3_prior
+
+
+def test_flags_of_a_recipe(recipe):
+    arguments = parse_arguments(["--recipe", recipe("absent_as_zero: true\ncut_stability_gradient: true"), *DATA])
+    assert arguments.absent_as_zero and arguments.cut_stability_gradient and not arguments.official
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_read(path):
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    arguments = parse_arguments(["--recipe", str(path), *([] if "scenes" in values else ["--data_dir", "here"])])
+    for name in values.keys() - {"lr"}:
+        assert getattr(arguments, name) == values[name], name
+
+
+def test_there_are_recipes_and_every_free_argument_exists():
+    assert QUICKSTART in RECIPES and len(RECIPES) >= 2
+    assert set(FREE) - {"command"} <= {action.dest for action in build_parser()._actions}
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("crop: 64\nclases: [a]", "my.yaml names unknown arguments: clases, crop."),
+        ("recipe: other.yaml", "my.yaml names unknown arguments: recipe."),
+        ("batch_size: four", "my.yaml: batch_size is 'four', expected int."),
+        ("batch_size: [4]", r"my.yaml: batch_size is [4], expected int."),
+        ("lr: fast", "my.yaml: lr is 'fast', expected float."),
+        ("official: 'no'", "my.yaml: official is 'no', expected true or false."),
+        ("scale_range: [0.5]", "my.yaml: scale_range has 1 values, expected 2."),
+        ("scale_range: [0.5, large]", "my.yaml: scale_range is 'large', expected float."),
+        ("method: fixmatch2", "my.yaml: method is 'fixmatch2', expected one of co2s, supervised."),
+        ("- lr", "my.yaml must hold `argument: value` lines."),
+        ("", "my.yaml must hold `argument: value` lines."),
+        ("lr: [1", "my.yaml is not valid YAML:"),
+    ],
+)
+def test_refuses_recipes(text, message, recipe, capsys):
+    assert message in refused(["--recipe", recipe(text), *DATA], capsys)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--data_dir", "here"], "--data_dir needs --classes: the class names in the order of the ids in the masks."),
+        (["--recipe", "nowhere.yaml"], "no recipe at nowhere.yaml; the recipes of this project lie in recipes/."),
+        ([*DATA, "--method", "other"], "argument --method: invalid choice: 'other'"),
+        ([*DATA, "--max_step", "3", "--nonsense"], "unrecognized arguments: --nonsense"),
+        ([*DATA, "--official", "--method", "supervised"], "--official reproduces the released Co2S step, but --method"),
+        ([*DATA, "--batch_size", "0"], "--batch_size is 0, expected at least 1."),
+        ([*DATA, "--scale_range", "2", "0.5"], "--scale_range is [2.0, 0.5], expected two increasing positive numbers"),
+    ],
+)
+def test_refuses_arguments(argv, message, capsys):
+    assert message in refused(argv, capsys)
+
+
+def test_refuses_a_recipe_without_data(recipe, capsys):
+    assert "give --data_dir, or a recipe that draws `scenes`." in refused(["--recipe", recipe("lr: 1")], capsys)
