@@ -1,6 +1,6 @@
 """Evaluate a saved model on images with masks: IoU of CLIP, DINOv3 and their fusion, and how good pseudo-labels are.
 
-accelerate launch training/eval_semi.py runs/quickstart/model --data_dir … --classes … --validation …
+accelerate launch training/eval_semi.py runs/quickstart/model --data_dir … --validation …
 """
 
 import argparse

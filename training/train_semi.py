@@ -6,6 +6,7 @@ accelerate launch training/train_semi.py --help
 """
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -268,6 +269,9 @@ def find_data(arguments: argparse.Namespace) -> DataSplit:
 def build_model(arguments: argparse.Namespace, classes: Sequence[str]) -> Co2SForSemanticSegmentation:
     """Two students from the named backbones, guided by the texts of the classes."""
     fields = {"window_px": arguments.crop_px, **(arguments.config or {})}
+    unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(Co2SConfig)})
+    if unknown:  # transformers would keep them without a word
+        raise ValueError(f"--config names {', '.join(unknown)}, but Co2SConfig has no such field: check the spelling.")
     numerics = "official" if arguments.official else "native"
     width = Co2SConfig.from_backbones(arguments.clip, arguments.dinov3, classes).clip_config.projection_dim
     named = {"dataset": arguments.concepts} if isinstance(arguments.concepts, str) else {"concepts": arguments.concepts}

@@ -38,7 +38,7 @@ def data(tmp_path_factory):
         write_image(folder / "images" / f"i{i}.png", rng.integers(0, 256, (*size, 3), dtype=np.uint8))
         if i < 4:
             mask = rng.integers(0, 3, size, dtype=np.uint8)
-            mask[rng.random(size) < 0.2 * i] = 255
+            mask[rng.random(size) < (0.0, 0.1, 0.9, 0.8)[i]] = 255
             write_mask(folder / "labels" / f"i{i}.png", mask)
     return folder
 
@@ -74,11 +74,11 @@ def test_the_gradients_of_two_processes_are_the_gradient_of_one(two_processes, d
     largest = 0.0
     for name, parameter in method.model.named_parameters():
         if parameter.requires_grad:
-            scale = parameter.grad.abs().max()
+            scale = parameter.grad.abs().max().clamp(min=1e-9)  # biases of keys have no gradient but rounding
             for result in two_processes:
                 difference = (result["gradients"][name] - parameter.grad).abs().max()
-                largest = max(largest, (difference / scale.clamp(min=1e-12)).item())
-    assert largest < 1e-5
+                largest = max(largest, (difference / scale).item())
+    assert largest < 1e-7  # in float64
     mean_loss = sum(result["scalars"]["loss"] for result in two_processes) / 2
     torch.testing.assert_close(mean_loss, expected["loss"])
 

@@ -181,20 +181,15 @@ def test_trains_on_a_folder_whose_unlabelled_images_have_no_masks(train, user_fo
     assert config.id2label == dict(enumerate(CLASSES))
 
 
-def test_trains_on_lists(train, user_folder, capsys):
+def test_trains_on_lists_and_without_a_class(train, user_folder, capsys):
+    for i in (0, 1):
+        write_mask(user_folder / "labels" / f"i{i}.png", np.full((40, 48), i, np.uint8))
     (user_folder / "labelled.txt").write_text("i0.png\nimages/i1.png labels/i1.png\n")
     (user_folder / "unlabelled.txt").write_text("i4.png\ni5.png\ni6.png\n")
     train(labelled=["labelled.txt"], unlabelled=["unlabelled.txt"])
-    assert "2 labelled, 3 unlabelled, 2 validation images" in capsys.readouterr().out
-
-
-def test_warns_of_a_class_without_a_labelled_pixel(train, user_folder, capsys):
-    write_mask(user_folder / "labels" / "i0.png", np.zeros((40, 48), np.uint8))
-    train(labelled=["i0.png"])
-    assert (
-        "warning: Classes without a labelled pixel, never learned: forest, water, road, building."
-        in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "2 labelled, 3 unlabelled, 2 validation images" in said
+    assert "warning: Classes without a labelled pixel, never learned: water, road, building." in said
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
@@ -283,8 +278,9 @@ def no_images(folder):
             ["No validation images are named and validation_fraction is None"],
             id="no validation",
         ),
-        pytest.param(None, dict(clip="nowhere/clip"), ["nowhere/clip"], id="no such backbone"),
+        pytest.param(None, dict(clip="/nowhere/clip"), ["/nowhere/clip"], id="no such backbone"),
         pytest.param(None, dict(config={"fusion": "median"}), ["fusion", "median"], id="configuration"),
+        pytest.param(None, dict(config={"fusoin": "mean"}), ["--config names fusoin, but Co2SConfig"], id="misspelt"),
         pytest.param(
             lambda folder: shutil.rmtree(folder / "labels"),
             dict(data_dir="/nowhere"),
@@ -306,14 +302,14 @@ def test_refuses_before_training(spoil, changes, said, train, user_folder, capsy
     assert not (user_folder / "run" / "checkpoints").exists()
 
 
-def test_a_second_run_does_not_enter_the_folder_of_the_first(train, capsys):
-    train()
+def test_a_second_run_does_not_enter_the_folder_of_the_first(finished, students, tmp_path, capsys):
+    there = dict(output_dir=str(finished.folder), **students)
     with pytest.raises(SystemExit):
-        train()
+        main(tiny_arguments(tmp_path, **there))
     said = capsys.readouterr().err
-    assert "run already holds a run (step-00000001): continue it with --resume, choose another --output_dir" in said
+    assert "run already holds a run (step-00000004): continue it with --resume, choose another --output_dir" in said
     with pytest.raises(SystemExit):
-        train("--resume", lr=0.5, threshold=0.3)
+        main(tiny_arguments(tmp_path, "--resume", lr=0.5, threshold=0.3, **there))
     said = capsys.readouterr().err
     assert "belongs to a run with another configuration" in said
     assert "lr: checkpoint 0.001, now 0.5" in said and "threshold: checkpoint 0.2, now 0.3" in said
@@ -449,12 +445,10 @@ def assert_same_run(one, two):
         assert first[name] == second[name]
 
 
-def test_a_finished_run_resumes_to_the_same_results(train, user_folder):
-    train()
-    weights = (user_folder / "run" / "model" / "model.safetensors").read_bytes()
-    metrics = train("--resume")
-    assert (user_folder / "run" / "model" / "model.safetensors").read_bytes() == weights
-    assert [row["step"] for row in metrics["history"]] == [1]
+def test_a_finished_run_resumes_to_the_same_results(finished, students, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    main(tiny_arguments(tmp_path, "--resume", **students))
+    assert_same_run(finished.folder, tmp_path / "run")
 
 
 @pytest.mark.slow
