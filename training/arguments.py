@@ -4,11 +4,14 @@ A recipe holds the same names as the command line; the command line wins. Withou
 """
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 
 from training.methods import METHODS
 from training.optim import TrainablePart
@@ -133,6 +136,16 @@ def read_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     if unknown:
         parser.error(f"{path} names unknown arguments: {', '.join(unknown)}.")
     return {name: _checked(parser, path, actions[name], value) for name, value in values.items()}
+
+
+@contextmanager
+def plain_refusals() -> Iterator[None]:
+    """Ahead of the work, what is wrong with arguments, data or files ends the program with its message alone."""
+    try:
+        yield
+    except (ValueError, OSError, StrictDataclassError) as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def _checked(parser: argparse.ArgumentParser, path: Path, action: argparse.Action, value: Any) -> Any:

@@ -23,7 +23,7 @@ _NAME = re.compile(r"step-(\d{8,})")
 _UNFINISHED = ".tmp-"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ValueError):
     """A checkpoint cannot be written to or read from this place; the message says why and what to do."""
 
 

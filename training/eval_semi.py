@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from co2s_hf.data.folders import find_split
+from co2s_hf.data.folders import check_labelled, find_split
 from co2s_hf.data.images import read_image
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
+from training.arguments import plain_refusals
 from training.batches import EvaluationDataset
 from training.metrics import MeanIoU, PseudoLabelQuality
 from training.report import class_table, draw_panel, write_metrics
@@ -119,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--data_dir", required=True, help="folder of the images and masks")
     parser.add_argument("--images", default="images", help="folder of the images in data_dir")
     parser.add_argument("--masks", default="labels", help="folder of the masks in data_dir")
-    parser.add_argument("--validation", nargs="+", default=["**/*"], help="globs, folders or .txt lists")
+    parser.add_argument(
+        "--validation", nargs="+", help="globs, folders or .txt lists; default: every image with a mask"
+    )
     parser.add_argument("--image_scale", type=float, default=1.0, help="factor on the size of every image, as trained")
     parser.add_argument("--threshold", type=float, default=0.95, help="confidence of a pseudo-label")
     parser.add_argument("--official", action="store_true", help="resize logits to the labels as the papers' code does")
@@ -127,19 +130,23 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = parser.parse_args(argv)
 
     accelerator = Accelerator()
-    model = Co2SForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
-    classes = tuple(model.config.id2label.values())
-    split = find_split(
-        arguments.data_dir,
-        classes=classes,
-        images=arguments.images,
-        masks=arguments.masks,
-        labelled=arguments.validation,
-        validation=arguments.validation,
-    )
-    config = model.config
+    with plain_refusals():
+        model = Co2SForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
+        config, classes = model.config, tuple(model.config.id2label.values())
+        samples = find_split(
+            arguments.data_dir,
+            classes=classes,
+            images=arguments.images,
+            masks=arguments.masks,
+            labelled=arguments.validation,
+            unlabelled=[],
+            validation=[],
+        ).labelled
+        warnings = check_labelled(samples, classes, config.num_channels)
+    for warning in warnings:
+        accelerator.print(f"warning: {warning}")
     dataset = EvaluationDataset(
-        split.validation, mean=config.image_mean, std=config.image_std, image_scale=arguments.image_scale
+        samples, mean=config.image_mean, std=config.image_std, image_scale=arguments.image_scale
     )
     results = evaluate(model, dataset, accelerator, threshold=arguments.threshold, align_corners=arguments.official)
     if accelerator.is_main_process:

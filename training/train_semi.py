@@ -15,15 +15,13 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import ProjectConfiguration, set_seed
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -36,7 +34,7 @@ from co2s_hf.image_processing_co2s import Co2SImageProcessor
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.publish.card import CardFacts, Parent, model_card
 from co2s_hf.text import class_embeddings, concepts_for
-from training.arguments import FREE, parse_arguments
+from training.arguments import FREE, parse_arguments, plain_refusals
 from training.batches import EvaluationDataset, SemiDataset, train_loader
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.eval_semi import draw_examples, evaluate
@@ -158,7 +156,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             accelerator.log(flatten(results), step=step)
             say(summary(step, results, arguments.absent_as_zero))
             score = results["fused"][mean_iou_key(arguments.absent_as_zero)]
-            if state["best_mean_iou"] is None or score > state["best_mean_iou"]:
+            if math.isfinite(score) and (state["best_mean_iou"] is None or score > state["best_mean_iou"]):
                 state["best_mean_iou"], state["best_step"] = score, step
                 save_model(accelerator, method.saved(), output / "best", arguments, split, state["history"][-1])
         if fresh and (last or step % arguments.save_every == 0):
@@ -220,16 +218,6 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Parts of the script
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def plain_refusals() -> Iterator[None]:
-    """Ahead of the loop, what is wrong with arguments, data or files ends the program with its message alone."""
-    try:
-        yield
-    except (ValueError, OSError, CheckpointError, StrictDataclassError) as error:
-        print(f"train_semi.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
 
 
 def find_checkpoint(folder: Path, resume: bool) -> Path | None:

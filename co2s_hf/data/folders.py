@@ -289,8 +289,7 @@ def check_split(split: DataSplit, num_bands: int = 3, *, decode_unlabelled: bool
     """
     _check_parts(split)
     with_masks = split.labelled + split.validation
-    _check_masks_exist(with_masks)
-    _check_sizes(with_masks)
+    _check_masks(with_masks)
     labelled_px = _count_ids(split.labelled, split.classes)
     validation_px = _count_ids(split.validation, split.classes)
     decoded = with_masks + (split.unlabelled if decode_unlabelled else ())
@@ -298,6 +297,20 @@ def check_split(split: DataSplit, num_bands: int = 3, *, decode_unlabelled: bool
     warnings += _absent_classes(split.classes, labelled_px, "Classes without a labelled pixel, never learned")
     warnings += _absent_classes(split.classes, validation_px, "Classes without a validation pixel, never measured")
     return warnings + _shared_scenes(split)
+
+
+def check_labelled(samples: Sequence[Sample], classes: Sequence[str], num_bands: int = 3) -> list[str]:
+    """Decode images with masks, as for an evaluation; warnings and errors as of `check_split`."""
+    if not samples:
+        raise DataError("There is no image with a mask; expected at least one.")
+    _check_masks(samples)
+    pixels = _count_ids(samples, classes)
+    return _check_images(samples, num_bands) + _absent_classes(classes, pixels, "Classes without a pixel, not measured")
+
+
+def _check_masks(samples: Sequence[Sample]) -> None:
+    _check_masks_exist(samples)
+    _check_sizes(samples)
 
 
 def _check_parts(split: DataSplit) -> None:
