@@ -41,19 +41,19 @@ AUTO_MAP = {
 
 # Students small enough to train from random weights on two CPU cores.
 TINY_CLIP: dict[str, Any] = {
-    "hidden_size": 96,
-    "intermediate_size": 384,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 3,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
     "patch_size": 8,
     "image_size": 96,
     "projection_dim": 64,
 }
 TINY_DINOV3: dict[str, Any] = {
-    "hidden_size": 96,
-    "intermediate_size": 384,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 3,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
     "patch_size": 8,
     "image_size": 96,
     "num_register_tokens": 4,

@@ -56,6 +56,18 @@ class Co2SOutput(ModelOutput):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+class Co2SFusedLinear(nn.Linear):
+    """Queries, keys and values in one projection; a class of its own to be initialised as torch does it."""
+
+
+class Co2SZeroBiasLinear(nn.Linear):
+    """A layer whose bias starts at 0."""
+
+
+class Co2SZeroBiasConv2d(nn.Conv2d):
+    """A layer whose bias starts at 0."""
+
+
 def _conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Sequential:
     padding = dilation * (kernel_size // 2)
     return nn.Sequential(
@@ -92,8 +104,8 @@ class Co2SClassAttention(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
-        self.qkv_proj = nn.Linear(hidden_size, 3 * hidden_size)
-        self.out_proj = nn.Linear(hidden_size, hidden_size)
+        self.qkv_proj = Co2SFusedLinear(hidden_size, 3 * hidden_size)
+        self.out_proj = Co2SZeroBiasLinear(hidden_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # (places, classes, 3 * hidden) -> 3 x (places, heads, classes, hidden / heads)
@@ -162,9 +174,11 @@ class Co2SGuidanceHead(nn.Module):
         channels, (up1, up2), (skip1, skip2) = config.head_channels, config.head_up_channels, config.head_skip_channels
         kernel_size = config.head_kernel_size
         self.similarity_scale = config.head_similarity_scale
-        self.similarity_conv = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
+        # A bias here is the same for every class. As large as torch starts it, it hides what classes differ in, and
+        # where all classes look alike the gradient is zero: training then waits for hundreds of steps (LOG.md).
+        self.similarity_conv = Co2SZeroBiasConv2d(1, channels, kernel_size, padding=kernel_size // 2)
         self.aspp = Co2SResidualASPP(channels)
-        self.guidance_proj = nn.Linear(guidance_size, config.head_text_channels)
+        self.guidance_proj = Co2SZeroBiasLinear(guidance_size, config.head_text_channels)
         self.layers = nn.ModuleList(Co2SSemanticLayer(config) for _ in range(config.head_num_layers))
         self.skip_proj1 = nn.Conv2d(skip_channels, skip1, 3, padding=1)
         self.skip_proj2 = nn.Conv2d(skip_channels, skip2, 3, padding=1)
@@ -407,8 +421,8 @@ class Co2SPreTrainedModel(PreTrainedModel):
 
         text_embeddings          random directions on the unit sphere (a stand-in until real ones are set)
         queries                  normal(0, 0.02)
-        attention qkv_proj       xavier uniform, bias 0
-        attention out_proj       torch default, bias 0
+        Co2SFusedLinear          xavier uniform, bias 0
+        Co2SZeroBias...          torch default, bias 0
         other Linear, Conv       torch default: kaiming uniform (a = sqrt 5), bias uniform(+-1/sqrt(fan in))
         GroupNorm, LayerNorm     weight 1, bias 0
         renormalize              from the configuration
@@ -420,13 +434,14 @@ class Co2SPreTrainedModel(PreTrainedModel):
             init.copy_(module.text_embeddings, F.normalize(module.text_embeddings, dim=-1))
         elif isinstance(module, Co2SDinov3Student):
             init.normal_(module.queries, std=0.02)
-        elif isinstance(module, Co2SClassAttention):
-            init.xavier_uniform_(module.qkv_proj.weight)
-            init.zeros_(module.qkv_proj.bias)
-            init.zeros_(module.out_proj.bias)
+        elif isinstance(module, Co2SFusedLinear):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
         elif isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            if module.bias is not None:
+            if isinstance(module, (Co2SZeroBiasLinear, Co2SZeroBiasConv2d)):
+                init.zeros_(module.bias)
+            elif module.bias is not None:
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, (nn.GroupNorm, nn.LayerNorm)):

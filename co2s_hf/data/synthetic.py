@@ -23,7 +23,7 @@ FIELD, FOREST, WATER, ROAD, BUILDING, BARE_SOIL = range(len(CLASSES))
 PALETTE = ((230, 200, 80), (30, 110, 50), (50, 110, 200), (120, 120, 125), (200, 60, 50), (170, 120, 75))
 """RGB colours of the classes, for panels; the masks hold class ids."""
 
-_VERSION = 1  # of the drawing: scenes of another version are drawn again
+_VERSION = 2  # of the drawing: scenes of another version are drawn again
 _MARKER = "scenes.json"
 _VALIDATION_INDEX = 1_000_000  # so that more training scenes leave the validation scenes as they are
 
@@ -32,19 +32,19 @@ _CROPS = np.array(
     [
         [0.26, 0.40, 0.14],  # spring green
         [0.36, 0.47, 0.20],  # green
-        [0.55, 0.55, 0.26],  # ripening
-        [0.66, 0.57, 0.34],  # ripe
-        [0.55, 0.44, 0.31],  # stubble
-        [0.42, 0.33, 0.24],  # ploughed
+        [0.52, 0.56, 0.24],  # ripening
+        [0.66, 0.62, 0.30],  # ripe
+        [0.70, 0.66, 0.40],  # stubble
+        [0.50, 0.40, 0.22],  # ploughed
     ],
     np.float32,
 )
-_SOILS = np.array([[0.60, 0.46, 0.33], [0.53, 0.43, 0.30], [0.67, 0.56, 0.42]], np.float32)
-_CLAY_ROOFS = np.array([[0.60, 0.45, 0.33], [0.66, 0.54, 0.41], [0.56, 0.39, 0.30]], np.float32)
-_GREY_ROOFS = np.array([[0.48, 0.48, 0.48], [0.58, 0.57, 0.55], [0.72, 0.71, 0.69]], np.float32)
-_ROADS = np.array([[0.50, 0.50, 0.49], [0.43, 0.43, 0.44], [0.60, 0.57, 0.52]], np.float32)
+_SOILS = np.array([[0.66, 0.46, 0.34], [0.62, 0.42, 0.31], [0.70, 0.51, 0.39]], np.float32)
+_CLAY_ROOFS = np.array([[0.74, 0.30, 0.22], [0.78, 0.36, 0.27], [0.68, 0.26, 0.20]], np.float32)
+_GREY_ROOFS = np.array([[0.72, 0.73, 0.76], [0.80, 0.80, 0.82], [0.88, 0.88, 0.88]], np.float32)
+_ROADS = np.array([[0.46, 0.46, 0.48], [0.43, 0.43, 0.45], [0.50, 0.50, 0.51]], np.float32)
 _FOREST_SUMMER, _FOREST_AUTUMN = np.array([0.13, 0.24, 0.11], np.float32), np.array([0.31, 0.26, 0.13], np.float32)
-_WATER_CLEAR, _WATER_MUDDY = np.array([0.12, 0.20, 0.16], np.float32), np.array([0.31, 0.33, 0.25], np.float32)
+_WATER_CLEAR, _WATER_MUDDY = np.array([0.08, 0.18, 0.28], np.float32), np.array([0.18, 0.30, 0.36], np.float32)
 _HAZE = np.array([0.72, 0.76, 0.80], np.float32)
 
 Plane = NDArray[np.floating[Any]]
@@ -178,19 +178,19 @@ class _Canvas:
 def _draw_fields(canvas: _Canvas) -> None:
     """Cover the scene with parcels; each has its crop, its direction of rows and their spacing."""
     rng = canvas.rng
-    strip = np.floor(canvas.v / rng.uniform(34, 60)).astype(np.int64)
+    strip = np.floor(canvas.v / rng.uniform(50, 85)).astype(np.int64)
     strip -= strip.min()
-    widths, offsets = rng.uniform(28, 85, strip.max() + 1), rng.uniform(0, 85, strip.max() + 1)
+    widths, offsets = rng.uniform(45, 120, strip.max() + 1), rng.uniform(0, 120, strip.max() + 1)
     along = (canvas.u + offsets[strip]) / widths[strip]
     place = np.floor(along).astype(np.int64)
     parcel = strip * 64 + (place - place.min()) % 64
     count = int(parcel.max()) + 1
-    ripeness = np.clip(5 * canvas.season + rng.normal(0, 1.4, count), 0, 4.999)
+    ripeness = np.clip(4.2 * canvas.season + rng.normal(0, 1.2, count), 0, 4.999)
     step = (ripeness % 1).astype(np.float32)[:, None]
     crops = (1 - step) * _CROPS[ripeness.astype(int)] + step * _CROPS[np.minimum(ripeness.astype(int) + 1, 5)]
     crops += rng.normal(0, 0.02, (count, 3)).astype(np.float32)
     across = np.where(rng.random(count)[parcel] < 0.5, canvas.u, canvas.v)
-    spacing_px, depth = rng.uniform(2.6, 5.0, count), rng.uniform(0.05, 0.16, count)
+    spacing_px, depth = rng.uniform(4.0, 7.0, count), rng.uniform(0.08, 0.18, count)
     rows = depth[parcel] * np.sin(2 * np.pi * across / spacing_px[parcel])
     shade = (1 + rows + 0.04 * canvas.noise(12) + 0.02 * canvas.grain).astype(np.float32)
     shade[np.abs(along - np.rint(along)) * widths[strip] < 0.8] *= 0.78  # the edge between two parcels
@@ -199,15 +199,15 @@ def _draw_fields(canvas: _Canvas) -> None:
 
 def _draw_bare_soil(canvas: _Canvas) -> None:
     """Spread patches of bare ground: rough, without rows, with a frayed outline."""
-    where = canvas.noise(48) + 0.25 * canvas.noise(10) > canvas.rng.uniform(0.9, 1.6)
+    where = canvas.noise(60) + 0.15 * canvas.noise(14) > canvas.rng.uniform(0.6, 1.2)
     shade = 1 + 0.07 * canvas.noise(14) + 0.06 * canvas.noise(3) + 0.03 * canvas.grain
     canvas.paint(where, BARE_SOIL, canvas.rng.choice(_SOILS) * shade[..., None])
 
 
 def _draw_forest(canvas: _Canvas) -> None:
     """Grow forest with crowns lit from one side, and its shadow on what lies beside it."""
-    where = canvas.noise(58) + 0.25 * canvas.noise(12) > canvas.rng.uniform(0.1, 1.3)
-    crowns = canvas.noise(4.5)
+    where = canvas.noise(65) + 0.15 * canvas.noise(16) > canvas.rng.uniform(0.2, 0.9)
+    crowns = canvas.noise(6)
     lit = np.clip(crowns - canvas.cast(crowns, -1.5), -1.5, 1.5)
     turned = np.clip(canvas.season * 1.4 - 0.5 + 0.25 * crowns, 0, 1)[..., None]
     colour = (1 - turned) * _FOREST_SUMMER + turned * _FOREST_AUTUMN
@@ -220,9 +220,9 @@ def _draw_water(canvas: _Canvas) -> None:
     kind, clear = canvas.rng.random(2)
     if kind < 0.45:
         course = canvas.noise(70) * 16 + canvas.u - canvas.rng.choice(canvas.u.ravel())
-        where = np.abs(course) < canvas.rng.uniform(6, 14)
-    elif kind < 0.8:
-        where = canvas.noise(52) + 0.06 * canvas.noise(12) > canvas.rng.uniform(0.7, 1.4)
+        where = np.abs(course) < canvas.rng.uniform(10, 18)
+    elif kind < 0.9:
+        where = canvas.noise(60) + 0.06 * canvas.noise(16) > canvas.rng.uniform(0.5, 1.1)
     else:
         return
     colour = np.float32(clear) * _WATER_CLEAR + np.float32(1 - clear) * _WATER_MUDDY
@@ -233,7 +233,7 @@ def _draw_roads(canvas: _Canvas) -> None:
     """Run one road along the parcels, and often one across and a lane that wanders."""
     rng = canvas.rng
     bends = (canvas.v + 2 * canvas.noise(60), canvas.u + 2 * canvas.noise(60), canvas.v + 14 * canvas.noise(80))
-    for course, width_px in zip(bends, (rng.uniform(4.5, 7), rng.uniform(3.5, 6), rng.uniform(2.5, 4)), strict=True):
+    for course, width_px in zip(bends, (rng.uniform(9, 13), rng.uniform(8, 11), rng.uniform(6, 8)), strict=True):
         middle = rng.choice(course.ravel())
         if rng.random() < 0.3:
             continue
@@ -247,9 +247,9 @@ def _draw_buildings(canvas: _Canvas) -> None:
     """Build villages of houses and a few halls, with two-sided roofs and shadows, none on water or roads."""
     rng = canvas.rng
     margin = min(8, canvas.size_px // 4)
-    villages = rng.integers(margin, canvas.size_px - margin, (rng.integers(1, 4), 2))
-    for _ in range(rng.integers(8, 40)):
-        centre = np.rint(rng.choice(villages) + rng.normal(0, 22, 2)).astype(int)
+    villages = rng.integers(margin, canvas.size_px - margin, (rng.integers(2, 5), 2))
+    for _ in range(rng.integers(16, 60)):
+        centre = np.rint(rng.choice(villages) + rng.normal(0, 34, 2)).astype(int)
         if centre.min() >= 0 and centre.max() < canvas.size_px:
             _build(canvas, int(centre[0]), int(centre[1]))
 
@@ -258,7 +258,7 @@ def _build(canvas: _Canvas, row: int, column: int) -> None:
     """Put one building at a pixel, unless water, a road or another building is there."""
     rng = canvas.rng
     is_hall = rng.random() < 0.12
-    length, width = rng.uniform((9, 5.5) if is_hall else (4, 3.2), (15, 8.5) if is_hall else (7.5, 5.0))  # half of each
+    length, width = rng.uniform((11, 8) if is_hall else (7, 6), (17, 12) if is_hall else (11, 8))  # half of each
     reach = int(np.hypot(length, width)) + 6
     near = (slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1))
     u, v = canvas.u[near] - canvas.u[row, column], canvas.v[near] - canvas.v[row, column]
@@ -268,13 +268,13 @@ def _build(canvas: _Canvas, row: int, column: int) -> None:
     plot = (np.abs(u) < length + 2) & (np.abs(v) < width + 2)
     if np.isin(canvas.labels[near][plot], (WATER, ROAD, BUILDING)).any():
         return
-    height_px = rng.uniform(2, 4.5)
+    height_px = rng.uniform(2.5, 5)
     shadow = np.zeros_like(house)
     for distance in range(1, round(height_px) + 1):
         shadow |= canvas.cast(house, distance)
     canvas.colour[near][shadow & ~house] *= 0.45
     slope = 0.0 if is_hall else rng.uniform(0.06, 0.16)
-    roof = rng.choice(_GREY_ROOFS if is_hall or rng.random() < 0.35 else _CLAY_ROOFS)
+    roof = rng.choice(_GREY_ROOFS if is_hall or rng.random() < 0.25 else _CLAY_ROOFS)
     shade = 1 + slope * np.sign(v) + 0.015 * canvas.grain[near]
     canvas.labels[near][house] = BUILDING
     canvas.colour[near][house] = (roof * shade[..., None])[house]
@@ -283,8 +283,8 @@ def _build(canvas: _Canvas, row: int, column: int) -> None:
 def _photograph(canvas: _Canvas) -> NDArray[np.uint8]:
     """Take the picture: light, tint, haze, sharpness and sensor noise of this day."""
     rng = canvas.rng
-    gain, tint = rng.uniform(0.6, 1.35), np.exp(rng.normal(0, 0.07, 3))
-    haze = 0.4 * rng.uniform() ** 2
+    gain, tint = rng.uniform(0.65, 1.25), np.exp(rng.normal(0, 0.05, 3))
+    haze = 0.3 * rng.uniform() ** 2
     light = 1 + 0.07 * canvas.noise(110)[..., None]
     image = canvas.colour * light * (gain * tint).astype(np.float32)
     image = np.float32(1 - haze) * image + np.float32(haze) * _HAZE
