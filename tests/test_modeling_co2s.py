@@ -1,6 +1,7 @@
 """The model itself, with tiny random students; that it computes the released numbers is tests/test_parity_co2s.py."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -523,3 +524,18 @@ def test_text_embeddings_guide_clip_alone():
     # Nothing in the head belongs to a class: exchanging the texts exchanges the logits.
     assert torch.allclose(after.clip_logits, before.clip_logits.flip(1), atol=1e-5)
     assert torch.equal(after.dinov3_logits, before.dinov3_logits)
+
+
+def test_a_fresh_head_starts_from_what_classes_differ_in():
+    fresh = build()
+    for student in (fresh.clip, fresh.dinov3):
+        # One bias for all classes as large as their similarities leaves training on a plateau without gradient.
+        assert not student.head.similarity_conv.bias.any()
+        assert not student.head.guidance_proj.bias.any()
+        for layer in student.head.layers:
+            weight = layer.attention.qkv_proj.weight
+            bound = math.sqrt(6 / sum(weight.shape))  # xavier uniform, not torch's default for a linear layer
+            assert 0.9 * bound < weight.abs().max() <= bound
+            assert not layer.attention.qkv_proj.bias.any()
+            assert not layer.attention.out_proj.bias.any()
+        assert student.head.up1.upsample.bias.any()

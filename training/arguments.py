@@ -93,6 +93,8 @@ def build_parser() -> argparse.ArgumentParser:
     method.add_argument("--feature_dropout", type=float, default=0.5)
     method.add_argument("--stability_peak", type=float, default=0.5, help="weight of the stability term after its ramp")
 
+    method.add_argument("--burn_in_steps", type=int, default=0, help="first steps on labels alone, for short trainings")
+
     train = parser.add_argument_group("training")
     train.add_argument("--max_steps", type=int, default=40000, help="optimizer steps")
     train.add_argument("--batch_size", type=int, default=2, help="labelled, and unlabelled, images per process")

@@ -23,7 +23,7 @@ FIELD, FOREST, WATER, ROAD, BUILDING, BARE_SOIL = range(len(CLASSES))
 PALETTE = ((230, 200, 80), (30, 110, 50), (50, 110, 200), (120, 120, 125), (200, 60, 50), (170, 120, 75))
 """RGB colours of the classes, for panels; the masks hold class ids."""
 
-_VERSION = 2  # of the drawing: scenes of another version are drawn again
+_VERSION = 4  # of the drawing: scenes of another version are drawn again
 _MARKER = "scenes.json"
 _VALIDATION_INDEX = 1_000_000  # so that more training scenes leave the validation scenes as they are
 
@@ -51,8 +51,16 @@ Plane = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 
-def draw_scene(seed: int, index: int, size_px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw scene `index` of the world `seed`; the same three numbers always give the same scene.
+def draw_scene(
+    seed: int, index: int, size_px: int, *, weather: float = 1.0
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw scene `index` of the world `seed`; the same numbers always give the same scene.
+
+    Args:
+        seed: World of the scenes.
+        index: Number of the scene; decides on what stands where and on the light.
+        size_px: Height and width.
+        weather: How far, in [0, 1], the light may be from that of a plain clear day.
 
     Returns:
         The image, (size_px, size_px, 3) uint8, and its class ids, (size_px, size_px) uint8, every pixel labelled.
@@ -64,7 +72,7 @@ def draw_scene(seed: int, index: int, size_px: int) -> tuple[NDArray[np.uint8], 
     _draw_water(canvas)
     _draw_roads(canvas)
     _draw_buildings(canvas)
-    return _photograph(canvas), canvas.labels
+    return _photograph(canvas, weather), canvas.labels
 
 
 def write_scenes(
@@ -73,6 +81,8 @@ def write_scenes(
     """Write a data set of scenes to `folder/images` and `folder/labels`, or reuse it when it is there already.
 
     Labelled and unlabelled scenes are `train_NNNN.png`, validation scenes `val_NNNN.png`; unlabelled ones get no mask.
+    The labelled scenes were taken on one clear day, as when someone labels a few images of one flight; the others on
+    many days, from clear to hazy, dim or tinted.
     A marker file with the parameters is written last: an unfinished folder, or one of other parameters, is drawn again.
 
     Args:
@@ -101,15 +111,20 @@ def write_scenes(
     if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8")) != parameters:
         _clear(folder)
         for i in range(num_labelled + num_unlabelled):
-            _write_scene(folder, f"train_{i:04d}.png", seed, i, size_px, with_mask=i < num_labelled)
+            taught = i < num_labelled
+            weather = 0.0 if taught else 1.0
+            _write_scene(folder, f"train_{i:04d}.png", seed, i, size_px, weather=weather, with_mask=taught)
         for i in range(num_validation):
-            _write_scene(folder, f"val_{i:04d}.png", seed, _VALIDATION_INDEX + i, size_px, with_mask=True)
+            index = _VALIDATION_INDEX + i
+            _write_scene(folder, f"val_{i:04d}.png", seed, index, size_px, weather=1.0, with_mask=True)
         marker.write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
     return find_split(folder, classes=CLASSES, validation=["val_*.png"])
 
 
-def _write_scene(folder: Path, name: str, seed: int, index: int, size_px: int, *, with_mask: bool) -> None:
-    image, labels = draw_scene(seed, index, size_px)
+def _write_scene(
+    folder: Path, name: str, seed: int, index: int, size_px: int, *, weather: float, with_mask: bool
+) -> None:
+    image, labels = draw_scene(seed, index, size_px, weather=weather)
     write_image(folder / "images" / name, image)
     if with_mask:
         write_mask(folder / "labels" / name, labels)
@@ -280,16 +295,18 @@ def _build(canvas: _Canvas, row: int, column: int) -> None:
     canvas.colour[near][house] = (roof * shade[..., None])[house]
 
 
-def _photograph(canvas: _Canvas) -> NDArray[np.uint8]:
-    """Take the picture: light, tint, haze, sharpness and sensor noise of this day."""
+def _photograph(canvas: _Canvas, weather: float) -> NDArray[np.uint8]:
+    """Take the picture: light, tint, haze, saturation, sharpness and sensor noise of this day."""
     rng = canvas.rng
-    gain, tint = rng.uniform(0.65, 1.25), np.exp(rng.normal(0, 0.05, 3))
-    haze = 0.3 * rng.uniform() ** 2
+    gain = 1 + weather * rng.uniform(-0.45, 0.35)
+    tint = np.exp(weather * rng.normal(0, 0.14, 3))
+    haze = weather * 0.3 * rng.uniform() ** 2
+    saturation = np.float32(1 + weather * rng.uniform(-0.85, 0.4))
     light = 1 + 0.07 * canvas.noise(110)[..., None]
     image = canvas.colour * light * (gain * tint).astype(np.float32)
     image = np.float32(1 - haze) * image + np.float32(haze) * _HAZE
     grey = image.mean(axis=2, keepdims=True)
-    image = grey + np.float32(rng.uniform(0.6, 1.3)) * (image - grey)
+    image = grey + saturation * (image - grey)
     side = np.float32(rng.uniform(0, 0.25))  # weight of each neighbour: 0 sharp, 0.25 soft
     for axis in (0, 1):
         image = (1 - 2 * side) * image + side * (_moved(image, 1 - axis, axis) + _moved(image, axis - 1, -axis))

@@ -46,6 +46,9 @@ class Co2S:
         confidence_mode: how confidence enters the consistency terms, see `reduce_confident`.
         feature_dropout: probability of zeroing a feature channel in the perturbed prediction.
         stability_peak: weight of the stability term after its ramp.
+        burn_in_steps: first optimizer steps that learn from the labels alone. The paper needs none: its trainings are a
+            hundred times longer than the time its students take to get anywhere. In a short one, a student that is
+            ahead teaches the other one the most frequent class before that one has learned to tell classes apart.
         cut_stability_gradient: detach the students in the stability term, as released: it is logged and trains nothing.
         official: reproduce the released code: that cut; the stability term counts padding; every process divides by
             its own counts; the CutMix partner is another augmentation of the same image.
@@ -60,6 +63,7 @@ class Co2S:
         confidence_mode: ConfidenceMode = "pixelwise",
         feature_dropout: float = 0.5,
         stability_peak: float = 0.5,
+        burn_in_steps: int = 0,
         cut_stability_gradient: bool = False,
         official: bool = False,
         average_count: AverageCount = identity,
@@ -70,6 +74,7 @@ class Co2S:
         self.confidence_mode: ConfidenceMode = confidence_mode
         self.feature_dropout = feature_dropout
         self.stability_peak = stability_peak
+        self.burn_in_steps = burn_in_steps
         self.cut_stability_gradient = cut_stability_gradient or official
         self.official = official
         self.average_count = identity if official else average_count
@@ -84,6 +89,7 @@ class Co2S:
             confidence_mode=arguments.confidence_mode,
             feature_dropout=arguments.feature_dropout,
             stability_peak=arguments.stability_peak,
+            burn_in_steps=arguments.burn_in_steps,
             cut_stability_gradient=arguments.cut_stability_gradient,
             official=arguments.official,
             average_count=average_count,
@@ -91,6 +97,8 @@ class Co2S:
 
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return `loss` to be backpropagated and detached scalars for the log."""
+        if progress.step < self.burn_in_steps:
+            return self.burn_in(batch)
         u_s1 = cutmix(batch.u_s1, batch.p_s1, batch.box1)
         u_s2 = cutmix(batch.u_s2, batch.p_s2, batch.box2)
         partner = self.predict(batch.p_w)
@@ -114,7 +122,8 @@ class Co2S:
         clip_terms["stability"] = self.stability(clip, dinov3, clip_learns, batch)
         dinov3_terms["stability"] = self.stability(dinov3, clip, dinov3_learns, batch)
 
-        weight = stability_weight(progress.step, progress.total_steps, peak=self.stability_peak)
+        start = self.burn_in_steps
+        weight = stability_weight(progress.step - start, progress.total_steps - start, peak=self.stability_peak)
         loss_clip, loss_dinov3 = total(clip_terms, weight), total(dinov3_terms, weight)
         logged = {
             "loss_clip": loss_clip,
@@ -125,6 +134,14 @@ class Co2S:
             "confident_clip": clip_pseudo.confident_fraction(self.threshold),
             "confident_dinov3": dinov3_pseudo.confident_fraction(self.threshold),
         }
+        return {"loss": loss_clip + loss_dinov3, **{name: value.detach() for name, value in logged.items()}}
+
+    def burn_in(self, batch: Batch) -> dict[str, Tensor]:
+        """Return `loss` of the labelled images alone, and scalars as of `step`."""
+        output = self.model(batch.x)
+        loss_clip = cross_entropy(output.clip_logits, batch.y, average_count=self.average_count)
+        loss_dinov3 = cross_entropy(output.dinov3_logits, batch.y, average_count=self.average_count)
+        logged = {"loss_clip": loss_clip, "loss_dinov3": loss_dinov3}
         return {"loss": loss_clip + loss_dinov3, **{name: value.detach() for name, value in logged.items()}}
 
     @torch.no_grad()
