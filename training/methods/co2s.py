@@ -16,6 +16,7 @@ from training.parts.losses import (
     identity,
     stability_loss,
 )
+from training.parts.one_model import OneModel
 from training.parts.pseudo_labels import PseudoLabels, cutmix, mutual_masks
 from training.parts.schedules import Progress, stability_weight
 from training.views import ViewNeeds
@@ -37,7 +38,7 @@ class StudentLogits:
     p_w: Tensor
 
 
-class Co2S:
+class Co2S(OneModel):
     """Co2S as in the paper, or as released.
 
     Args:
@@ -177,26 +178,6 @@ class Co2S:
         student_logits = student.u_w.detach() if self.cut_stability_gradient else student.u_w
         learns = learns if self.official else learns & batch.u_valid
         return stability_loss(student_logits, teacher.u_w, learns, average_count=self.average_count)
-
-    def after_step(self, progress: Progress) -> None:
-        """Do nothing: there is no moving average."""
-
-    def evaluated(self) -> dict[str, nn.Module]:
-        """Return the models to evaluate, by name."""
-        return {"model": self.model}
-
-    def saved(self) -> nn.Module:
-        """Return the model to save."""
-        return self.model
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resume needs besides the model: nothing."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Accept the empty state."""
-        if state:
-            raise ValueError(f"Co2S has no state of its own, but the checkpoint holds {sorted(state)}")
 
 
 def split(logits: Tensor, perturbed: Tensor, partner: Tensor, rows: list[int]) -> StudentLogits:

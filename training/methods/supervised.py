@@ -1,17 +1,17 @@
 """Supervised training of both students on the labelled images only: the baseline of every paper."""
 
 from argparse import Namespace
-from typing import Any
 
 from torch import Tensor, nn
 
 from training.batches import Batch
 from training.parts.losses import AverageCount, cross_entropy, identity
+from training.parts.one_model import OneModel
 from training.parts.schedules import Progress
 from training.views import ViewNeeds
 
 
-class Supervised:
+class Supervised(OneModel):
     """Cross-entropy of each student with the labels.
 
     Args:
@@ -41,23 +41,3 @@ class Supervised:
             "loss_clip": loss_clip.detach(),
             "loss_dinov3": loss_dinov3.detach(),
         }
-
-    def after_step(self, progress: Progress) -> None:
-        """Do nothing: there is no moving average."""
-
-    def evaluated(self) -> dict[str, nn.Module]:
-        """Return the models to evaluate, by name."""
-        return {"model": self.model}
-
-    def saved(self) -> nn.Module:
-        """Return the model to save."""
-        return self.model
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resume needs besides the model: nothing."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Accept the empty state."""
-        if state:
-            raise ValueError(f"supervised training has no state of its own, but the checkpoint holds {sorted(state)}")

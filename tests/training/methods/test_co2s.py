@@ -156,3 +156,13 @@ def test_evaluates_and_saves_its_current_model_and_has_no_state(model):
     method.load_state_dict(method.state_dict())
     with pytest.raises(ValueError, match=r"no state of its own, but the checkpoint holds \['ema'\]"):
         method.load_state_dict({"ema": 1})
+
+
+def test_burn_in_learns_from_labels_alone_and_the_ramp_starts_after_it(model, batch):
+    method = Co2S(model, burn_in_steps=40)
+    labels_only = replace(batch, **{name: None for name in vars(batch) if name not in ("x", "y")})
+    burning, plain = method.step(labels_only, Progress(39, 100)), METHODS["supervised"](model).step(batch, PROGRESS)
+    assert torch.equal(burning["loss"], plain["loss"])
+    assert set(burning) == set(plain)
+    assert method.step(batch, Progress(40, 100))["stability_weight"] == 0
+    assert method.step(batch, Progress(52, 100))["stability_weight"] == 0.5  # 20 % of the 60 steps that are left

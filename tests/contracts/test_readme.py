@@ -1,0 +1,42 @@
+"""The README keeps its word: its two commands, its flags and its files exist."""
+
+import re
+from pathlib import Path
+
+from training.arguments import build_parser
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_two_commands_stand_as_the_project_promises_them():
+    assert "pip install -e . && accelerate launch training/train_semi.py\n" in README
+    assert 'pip install -e ".[test]" && pytest\n' in README
+
+
+def test_every_flag_is_an_argument():
+    known = {flag for action in build_parser()._actions for flag in action.option_strings}
+    known |= {"--num_processes"}  # of accelerate launch
+    flags = set(re.findall(r"(--[a-z0-9_]+)", README))
+    assert len(flags) > 10
+    assert flags <= known
+
+
+def test_every_file_of_the_house_exists():
+    tree = README.split("## The house")[1].split("```")[1]
+    folder, found = ROOT, 0
+    for line in tree.strip().splitlines():
+        names = re.findall(r"[\w.]+(?:\.py|\.md|/)", line.split("  ")[0] if line[0] != " " else line)
+        for name in names:
+            path = (ROOT if line[0] != " " else folder) / name
+            if name.endswith("/") and line[0] != " ":
+                folder = path
+            assert path.exists(), f"README names {path.relative_to(ROOT)}"
+            found += 1
+    assert found > 20
+
+
+def test_recipes_and_records_are_linked_and_there():
+    links = re.findall(r"\]\((training/[\w./]+)\)", README)
+    assert len(links) >= 2
+    assert all((ROOT / link).is_file() for link in links)
