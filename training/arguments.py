@@ -141,12 +141,12 @@ def read_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def plain_refusals() -> Iterator[None]:
+def plain_refusals(program: str) -> Iterator[None]:
     """Ahead of the work, what is wrong with arguments, data or files ends the program with its message alone."""
     try:
         yield
     except (ValueError, OSError, StrictDataclassError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

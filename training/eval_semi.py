@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = parser.parse_args(argv)
 
     accelerator = Accelerator()
-    with plain_refusals():
+    with plain_refusals("eval_semi.py"):
         model = Co2SForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
         config, classes = model.config, tuple(model.config.id2label.values())
         samples = find_split(

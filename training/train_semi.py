@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
     # -----------------------------------------------------------------------------------------------------------------
     # Data
-    with plain_refusals():
+    with plain_refusals("train_semi.py"):
         checkpoint = find_checkpoint(output / "checkpoints", arguments.resume)
         with accelerator.main_process_first():
             split = find_data(arguments)
@@ -75,7 +75,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
     # -----------------------------------------------------------------------------------------------------------------
     # Method
-    with plain_refusals():
+    with plain_refusals("train_semi.py"):
         model = build_model(arguments, split.classes)
         select_trainable(model, arguments.trainable)
     config = model.config
@@ -118,7 +118,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     fingerprint["images"] = fingerprint_of(split)
     start, state = 0, {"history": [], "losses": [], "best_mean_iou": None}
     if checkpoint is not None:
-        with plain_refusals():
+        with plain_refusals("train_semi.py"):
             start, state = load_checkpoint(accelerator, checkpoint, fingerprint=fingerprint)
         say(f"resumed from {checkpoint} after step {start}")
     if arguments.report_to != "none":

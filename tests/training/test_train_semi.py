@@ -125,7 +125,7 @@ def test_metrics_hold_scores_and_the_quality_of_pseudo_labels(finished):
             assert 0 < numbers["pseudo_label_coverage"] <= 1 and 0 <= numbers["pseudo_label_precision"] <= 1
     assert [row["step"] for row in metrics["losses"]] == [1, 2, 3, 4]
     assert all(math.isfinite(value) for row in metrics["losses"] for value in row.values())
-    assert metrics["method"] == "co2s" and metrics["steps"] == 4 and metrics["arguments"]["threshold"] == 0.2
+    assert metrics["method"] == "co2s" and metrics["steps"] == 4 and metrics["arguments"]["threshold"] == 0.168
     best = max(metrics["history"], key=lambda row: row["fused"]["mean_iou"])
     assert (metrics["best_step"], metrics["best_mean_iou"]) == (best["step"], best["fused"]["mean_iou"])
     assert metrics["history"][-1]["fused"]["mean_iou"] == finished.metrics["history"][-1]["fused"]["mean_iou"]
@@ -312,7 +312,7 @@ def test_a_second_run_does_not_enter_the_folder_of_the_first(finished, students,
         main(tiny_arguments(tmp_path, "--resume", lr=0.5, threshold=0.3, **there))
     said = capsys.readouterr().err
     assert "belongs to a run with another configuration" in said
-    assert "lr: checkpoint 0.001, now 0.5" in said and "threshold: checkpoint 0.2, now 0.3" in said
+    assert "lr: checkpoint 0.001, now 0.5" in said and "threshold: checkpoint 0.168, now 0.3" in said
     assert "Start the new run in a new --output_dir, or resume with the old arguments." in said
 
 
