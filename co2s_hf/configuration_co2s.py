@@ -80,6 +80,7 @@ class Co2SConfig(PreTrainedConfig):
 
     model_type = "co2s"
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"clip_config": CLIPVisionConfig, "dinov3_config": DINOv3ViTConfig}
+    sub_configs: ClassVar[dict[str, Any]] = sub_configs_defaults  # the name that transformers 5.17 reads
 
     clip_config: Any = None  # a CLIPVisionConfig or its dict: the CLIP student's vision tower
     dinov3_config: Any = None  # a DINOv3ViTConfig, a DINOv2 one or its dict: the DINOv3 (or DINOv2) student's ViT
@@ -122,6 +123,8 @@ class Co2SConfig(PreTrainedConfig):
         """Fill in what follows from other fields, then refuse contradictions."""
         if self.clip_config is None:
             self.clip_config = CLIPVisionConfig(patch_size=16)
+        if isinstance(self.clip_config, dict):
+            self.clip_config = CLIPVisionConfig.from_dict(self.clip_config)
         if self.dinov3_config is None:
             self.dinov3_config = _without_rope_augmentation(DINOv3ViTConfig(**PAPER_DINOV3))
         # The declared default is DINOv3; another member of the family announces itself by its model_type.

@@ -439,10 +439,9 @@ class Co2SPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            if isinstance(module, (Co2SZeroBiasLinear, Co2SZeroBiasConv2d)):
-                init.zeros_(module.bias)
-            elif module.bias is not None:
-                bound = 1 / math.sqrt(module.weight[0].numel())
+            if module.bias is not None:
+                starts_at_zero = isinstance(module, (Co2SZeroBiasLinear, Co2SZeroBiasConv2d))
+                bound = 0.0 if starts_at_zero else 1 / math.sqrt(module.weight[0].numel())
                 init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
             init.ones_(module.weight)
