@@ -19,6 +19,7 @@ from training.parts.losses import (
 from training.parts.one_model import OneModel
 from training.parts.pseudo_labels import PseudoLabels, cutmix, mutual_masks
 from training.parts.schedules import Progress, stability_weight
+from training.parts.supervision import learn_from_labels
 from training.views import ViewNeeds
 
 
@@ -99,7 +100,7 @@ class Co2S(OneModel):
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return `loss` to be backpropagated and detached scalars for the log."""
         if progress.step < self.burn_in_steps:
-            return self.burn_in(batch)
+            return learn_from_labels(self.model, batch.x, batch.y, self.average_count)
         u_s1 = cutmix(batch.u_s1, batch.p_s1, batch.box1)
         u_s2 = cutmix(batch.u_s2, batch.p_s2, batch.box2)
         partner = self.predict(batch.p_w)
@@ -135,14 +136,6 @@ class Co2S(OneModel):
             "confident_clip": clip_pseudo.confident_fraction(self.threshold),
             "confident_dinov3": dinov3_pseudo.confident_fraction(self.threshold),
         }
-        return {"loss": loss_clip + loss_dinov3, **{name: value.detach() for name, value in logged.items()}}
-
-    def burn_in(self, batch: Batch) -> dict[str, Tensor]:
-        """Return `loss` of the labelled images alone, and scalars as of `step`."""
-        output = self.model(batch.x)
-        loss_clip = cross_entropy(output.clip_logits, batch.y, average_count=self.average_count)
-        loss_dinov3 = cross_entropy(output.dinov3_logits, batch.y, average_count=self.average_count)
-        logged = {"loss_clip": loss_clip, "loss_dinov3": loss_dinov3}
         return {"loss": loss_clip + loss_dinov3, **{name: value.detach() for name, value in logged.items()}}
 
     @torch.no_grad()

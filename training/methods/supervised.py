@@ -5,9 +5,10 @@ from argparse import Namespace
 from torch import Tensor, nn
 
 from training.batches import Batch
-from training.parts.losses import AverageCount, cross_entropy, identity
+from training.parts.losses import AverageCount, identity
 from training.parts.one_model import OneModel
 from training.parts.schedules import Progress
+from training.parts.supervision import learn_from_labels
 from training.views import ViewNeeds
 
 
@@ -33,11 +34,4 @@ class Supervised(OneModel):
 
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return `loss` to be backpropagated and detached scalars for the log; 0 if every pixel is ignored."""
-        output = self.model(batch.x)
-        loss_clip = cross_entropy(output.clip_logits, batch.y, average_count=self.average_count)
-        loss_dinov3 = cross_entropy(output.dinov3_logits, batch.y, average_count=self.average_count)
-        return {
-            "loss": loss_clip + loss_dinov3,
-            "loss_clip": loss_clip.detach(),
-            "loss_dinov3": loss_dinov3.detach(),
-        }
+        return learn_from_labels(self.model, batch.x, batch.y, self.average_count)

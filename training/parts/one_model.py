@@ -15,12 +15,8 @@ class OneModel:
     def after_step(self, progress: Progress) -> None:
         """Do nothing: there is no moving average."""
 
-    def evaluated(self) -> dict[str, nn.Module]:
-        """Return the models to evaluate, by name."""
-        return {"model": self.model}
-
     def saved(self) -> nn.Module:
-        """Return the model to save."""
+        """Return the model to evaluate and to save."""
         return self.model
 
     def state_dict(self) -> dict[str, Any]:
