@@ -96,6 +96,7 @@ class Co2SConfig(PreTrainedConfig):
     clip_skip_layers: list[int] | tuple[int, ...] | None = None  # two 0-based blocks; None: at the paper's depth
     clip_skip_value_path: bool = False  # skips without the attention of their own block
     clip_logits_size: int | None = None  # side of the square that logits are squeezed through; None: no squeeze
+    clip_centers_text: bool = False  # class texts without what all of them share; the paper keeps it
     dinov3_skip_layers: list[int] | tuple[int, ...] | None = None
     dinov3_logits_size: int | None = None
     dinov3_pads_input: bool = True  # False: pixels beyond the last whole patch are dropped

@@ -306,6 +306,7 @@ class Co2SClipStudent(Co2SStudent):
         clip = config.clip_config
         self.skip_layers = tuple(config.clip_skip_layers)
         self.skip_value_path = config.clip_skip_value_path
+        self.centers_text = config.clip_centers_text
         self.logits_size = config.clip_logits_size
         self.pad_multiple = clip.patch_size
         self.min_size = config.head_pool_size * clip.patch_size  # the head pools its grid once
@@ -317,7 +318,9 @@ class Co2SClipStudent(Co2SStudent):
         self.head = Co2SGuidanceHead(config, clip.hidden_size, clip.projection_dim)
 
     def guidance(self) -> torch.Tensor:
-        return self.text_embeddings
+        # Every prompt says "a photo of a …": embeddings of class texts share most of their direction, and what is the
+        # same for all classes gives the head nothing to tell them apart by.
+        return self.text_embeddings - self.text_embeddings.mean(0) if self.centers_text else self.text_embeddings
 
     def pyramid(self, pixel_values: torch.Tensor) -> Pyramid:
         vision = self.backbone.vision_model

@@ -529,6 +529,19 @@ def test_text_embeddings_guide_clip_alone():
     assert torch.equal(after.dinov3_logits, before.dinov3_logits)
 
 
+@torch.no_grad()
+def test_centred_class_texts_lose_only_what_they_share():
+    image = pixels(1, 3, 32, 32)
+    for centred in (True, False):
+        model = build(clip_centers_text=centred)
+        before = model(image).clip_logits
+        texts = model.clip.text_embeddings.clone()
+        model.set_text_embeddings(texts + 0.3)
+        assert torch.allclose(model(image).clip_logits, before, atol=1e-4) == centred
+        model.set_text_embeddings(texts)
+        assert torch.equal(model(image).clip_logits, before)
+
+
 def test_a_fresh_head_starts_from_what_classes_differ_in():
     fresh = build()
     for student in (fresh.clip, fresh.dinov3):

@@ -16,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from training.methods import METHODS
 from training.optim import TrainablePart
 from training.parts.losses import ConfidenceMode
+from training.views import HUE
 
 QUICKSTART = Path(__file__).parent / "recipes" / "quickstart.yaml"
 
@@ -101,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--gradient_accumulation_steps", type=int, default=1)
     train.add_argument("--crop_px", type=int, default=512)
     train.add_argument("--scale_range", type=float, nargs=2, default=[0.5, 2.0], help="random scale of training crops")
+    train.add_argument("--hue_range", type=float, default=HUE, help="largest turn of the hue in strong views, in turns")
     train.add_argument(
         "--trainable", choices=get_args(TrainablePart), default="attention", help="part of the backbones"
     )
@@ -187,6 +189,8 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
     for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every"):
         if getattr(arguments, name) < 1:
             problems.append(f"--{name} is {getattr(arguments, name)}, expected at least 1.")
+    if not 0 <= arguments.hue_range <= 0.5:
+        problems.append(f"--hue_range is {arguments.hue_range}, expected turns of the colour circle from 0 to 0.5.")
     if not 0 < arguments.scale_range[0] <= arguments.scale_range[1]:
         problems.append(f"--scale_range is {arguments.scale_range}, expected two increasing positive numbers.")
     return problems

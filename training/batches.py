@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import read_image, read_mask
 
-from .views import ViewNeeds, cutmix_box, random_crop, strong_view
+from .views import HUE, ViewNeeds, cutmix_box, random_crop, strong_view
 
 # Streams of random numbers: each of them goes its own way, so that a method without a partner sees the same crops.
 _LABELLED, _UNLABELLED, _PARTNER, _LABELLED_ORDER, _UNLABELLED_ORDER = range(1, 6)
@@ -84,6 +84,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         std: Standard deviation of every band; divided by.
         scale_range: Bounds of the random scale.
         image_scale: Factor on the size of every image ahead of anything else; 0.5 trains at half the resolution.
+        hue_range: Largest turn of the hue in strong views, see `strong_view`.
         cache_bytes: Memory for decoded images, shared by all workers of a loader.
     """
 
@@ -99,6 +100,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         std: Sequence[float],
         scale_range: tuple[float, float] = (0.5, 2.0),
         image_scale: float = 1.0,
+        hue_range: float = HUE,
         cache_bytes: int = 2 * 2**30,
     ) -> None:
         """Take the lists; no file is read before the first position. Raises ValueError where a list is empty."""
@@ -109,6 +111,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         _require_masks(labelled)
         self.labelled, self.unlabelled = tuple(labelled), tuple(unlabelled)
         self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
+        self.hue_range = hue_range
         self.normalise = _Normalise(mean, std)
         self.read = _Reader(image_scale, cache_bytes)
 
@@ -138,8 +141,8 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         image = _to_unit(crop)
         return {
             f"{name}_w": self.normalise(image),
-            f"{name}_s1": self.normalise(strong_view(image, rng)),
-            f"{name}_s2": self.normalise(strong_view(image, rng)),
+            f"{name}_s1": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
+            f"{name}_s2": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
             f"{name}_valid": valid,
         }
 

@@ -91,6 +91,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         std=config.image_std,
         scale_range=tuple(arguments.scale_range),
         image_scale=arguments.image_scale,
+        hue_range=arguments.hue_range,
         cache_bytes=int(arguments.cache_gb * 2**30),
     )
     validation = EvaluationDataset(

@@ -19,7 +19,7 @@ FLIP_PROBABILITY = 0.5
 # Strong view (spec section 7; the ranges of UniMatch, which the released Co2S keeps)
 JITTER_PROBABILITY, GREY_PROBABILITY, BLUR_PROBABILITY = 0.8, 0.2, 0.5
 BRIGHTNESS = CONTRAST = SATURATION = (0.5, 1.5)
-HUE = (-0.25, 0.25)  # turns of the colour circle
+HUE = 0.25  # largest turn of the colour circle, either way
 BLUR_SIGMA_PX = (0.1, 2.0)
 # CutMix box
 NO_BOX_PROBABILITY = 0.5
@@ -84,7 +84,7 @@ def random_crop(
     return finish(crop, 0), finish(labels, IGNORE), valid
 
 
-def strong_view(image: Tensor, rng: np.random.Generator) -> Tensor:
+def strong_view(image: Tensor, rng: np.random.Generator, *, hue_range: float = HUE) -> Tensor:
     """Jitter the colours, drop them, blur: each by chance (spec section 7).
 
     Images of three bands are taken for RGB. Of others only brightness, contrast (around the mean of all bands) and blur
@@ -93,13 +93,16 @@ def strong_view(image: Tensor, rng: np.random.Generator) -> Tensor:
     Args:
         image: (C, S, S) float32 in [0, 1].
         rng: Draws everything, the same number of values each time.
+        hue_range: Largest turn of the colour circle either way, in [0, 0.5] turns.
 
     Returns:
         (C, S, S) float32 in [0, 1].
     """
     is_rgb = image.shape[0] == 3
     jitter, grey, blur = rng.random(3) < (JITTER_PROBABILITY, GREY_PROBABILITY, BLUR_PROBABILITY)
-    brightness, contrast, saturation, hue = (rng.uniform(*bounds) for bounds in (BRIGHTNESS, CONTRAST, SATURATION, HUE))
+    brightness, contrast, saturation, hue = (
+        rng.uniform(*bounds) for bounds in (BRIGHTNESS, CONTRAST, SATURATION, (-hue_range, hue_range))
+    )
     order, sigma_px = rng.permutation(4), rng.uniform(*BLUR_SIGMA_PX)
     steps = (
         lambda x: (x * brightness).clamp(0, 1),

@@ -118,6 +118,17 @@ def test_shares_of_strong_views():
     assert unchanged == pytest.approx(0.2 * 0.8 * 0.5, abs=0.04)  # no jitter, no grey, no blur
 
 
+def test_hue_turns_as_far_as_told():
+    red = torch.tensor([0.8, 0.2, 0.2])[:, None, None].expand(3, 8, 8)
+
+    def turned(hue_range):
+        views = [strong_view(red, _rng(seed), hue_range=hue_range)[:, 0, 0] for seed in range(60)]
+        return sum(bool(view.argmax()) for view in views)  # another band than red is the brightest
+
+    assert turned(0.0) == turned(0.1) == 0  # a sixth of the circle away red still leads
+    assert turned(0.25) > 5
+
+
 def test_bands_other_than_rgb_keep_their_proportions():
     image = torch.stack([torch.full((8, 8), v) for v in (0.1, 0.2, 0.3, 0.4)])
     for seed in range(30):
