@@ -23,7 +23,7 @@ FIELD, FOREST, WATER, ROAD, BUILDING, BARE_SOIL = range(len(CLASSES))
 PALETTE = ((230, 200, 80), (30, 110, 50), (50, 110, 200), (120, 120, 125), (200, 60, 50), (170, 120, 75))
 """RGB colours of the classes, for panels; the masks hold class ids."""
 
-_VERSION = 4  # of the drawing: scenes of another version are drawn again
+_VERSION = 5  # of the drawing: scenes of another version are drawn again
 _MARKER = "scenes.json"
 _VALIDATION_INDEX = 1_000_000  # so that more training scenes leave the validation scenes as they are
 
@@ -52,7 +52,7 @@ Mask = NDArray[np.bool_]
 
 
 def draw_scene(
-    seed: int, index: int, size_px: int, *, weather: float = 1.0
+    seed: int, index: int, size_px: int, *, weather: float = 1.0, season: float | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw scene `index` of the world `seed`; the same numbers always give the same scene.
 
@@ -61,11 +61,14 @@ def draw_scene(
         index: Number of the scene; decides on what stands where and on the light.
         size_px: Height and width.
         weather: How far, in [0, 1], the light may be from that of a plain clear day.
+        season: 0 in spring to 1 in autumn; None draws it.
 
     Returns:
         The image, (size_px, size_px, 3) uint8, and its class ids, (size_px, size_px) uint8, every pixel labelled.
     """
     canvas = _Canvas(np.random.default_rng((seed, index)), size_px)
+    if season is not None:
+        canvas.season = season
     _draw_fields(canvas)
     _draw_bare_soil(canvas)
     _draw_forest(canvas)
@@ -81,8 +84,8 @@ def write_scenes(
     """Write a data set of scenes to `folder/images` and `folder/labels`, or reuse it when it is there already.
 
     Labelled and unlabelled scenes are `train_NNNN.png`, validation scenes `val_NNNN.png`; unlabelled ones get no mask.
-    The labelled scenes were taken on one clear day, as when someone labels a few images of one flight; the others on
-    many days, from clear to hazy, dim or tinted.
+    The labelled scenes were taken on clear days spread over the year, as someone would choose them who may label a few;
+    the others on any day, from clear to hazy, dim or tinted.
     A marker file with the parameters is written last: an unfinished folder, or one of other parameters, is drawn again.
 
     Args:
@@ -110,23 +113,26 @@ def write_scenes(
     marker = folder / _MARKER
     if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8")) != parameters:
         _clear(folder)
-        for i in range(num_labelled + num_unlabelled):
-            taught = i < num_labelled
-            weather = 0.0 if taught else 1.0
-            _write_scene(folder, f"train_{i:04d}.png", seed, i, size_px, weather=weather, with_mask=taught)
+        for i in range(num_labelled):
+            scene = draw_scene(seed, i, size_px, weather=0.0, season=(i + 0.5) / num_labelled)
+            _write_scene(folder, f"train_{i:04d}.png", *scene)
+        for i in range(num_labelled, num_labelled + num_unlabelled):
+            image, _ = draw_scene(seed, i, size_px, weather=_weather(seed, i))
+            _write_scene(folder, f"train_{i:04d}.png", image, None)
         for i in range(num_validation):
             index = _VALIDATION_INDEX + i
-            _write_scene(folder, f"val_{i:04d}.png", seed, index, size_px, weather=1.0, with_mask=True)
+            _write_scene(folder, f"val_{i:04d}.png", *draw_scene(seed, index, size_px, weather=_weather(seed, index)))
         marker.write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
     return find_split(folder, classes=CLASSES, validation=["val_*.png"])
 
 
-def _write_scene(
-    folder: Path, name: str, seed: int, index: int, size_px: int, *, weather: float, with_mask: bool
-) -> None:
-    image, labels = draw_scene(seed, index, size_px, weather=weather)
+def _weather(seed: int, index: int) -> float:
+    return float(np.random.default_rng((seed, index, 1)).uniform())
+
+
+def _write_scene(folder: Path, name: str, image: NDArray[np.uint8], labels: NDArray[np.uint8] | None) -> None:
     write_image(folder / "images" / name, image)
-    if with_mask:
+    if labels is not None:
         write_mask(folder / "labels" / name, labels)
 
 

@@ -34,7 +34,7 @@ def test_written_scenes_are_a_good_split(tmp_path):
     assert [s.image.name for s in split.unlabelled] == ["train_0002.png", "train_0003.png"]
     assert [s.image.name for s in split.validation] == ["val_0000.png"]
     assert len(list((tmp_path / "labels").iterdir())) == 3
-    image, labels = draw_scene(3, 1, 32, weather=0.0)
+    image, labels = draw_scene(3, 1, 32, weather=0.0, season=0.75)
     np.testing.assert_array_equal(read_image(split.labelled[1].image), image)
     np.testing.assert_array_equal(read_mask(split.labelled[1].mask), labels)
     check_split(split)
