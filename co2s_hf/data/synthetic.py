@@ -23,7 +23,7 @@ FIELD, FOREST, WATER, ROAD, BUILDING, BARE_SOIL = range(len(CLASSES))
 PALETTE = ((230, 200, 80), (30, 110, 50), (50, 110, 200), (120, 120, 125), (200, 60, 50), (170, 120, 75))
 """RGB colours of the classes, for panels; the masks hold class ids."""
 
-_VERSION = 5  # of the drawing: scenes of another version are drawn again
+_VERSION = 6  # of the drawing: scenes of another version are drawn again
 _MARKER = "scenes.json"
 _VALIDATION_INDEX = 1_000_000  # so that more training scenes leave the validation scenes as they are
 
@@ -85,7 +85,7 @@ def write_scenes(
 
     Labelled and unlabelled scenes are `train_NNNN.png`, validation scenes `val_NNNN.png`; unlabelled ones get no mask.
     The labelled scenes were taken on clear days spread over the year, as someone would choose them who may label a few;
-    the others on any day, from clear to hazy, dim or tinted.
+    the others on other days, from a little to very hazy, dim or tinted.
     A marker file with the parameters is written last: an unfinished folder, or one of other parameters, is drawn again.
 
     Args:
@@ -127,7 +127,7 @@ def write_scenes(
 
 
 def _weather(seed: int, index: int) -> float:
-    return float(np.random.default_rng((seed, index, 1)).uniform())
+    return float(np.random.default_rng((seed, index, 1)).uniform(0.3, 1))
 
 
 def _write_scene(folder: Path, name: str, image: NDArray[np.uint8], labels: NDArray[np.uint8] | None) -> None:
