@@ -26,7 +26,7 @@ _HEADER = """\
 #   classes      in the order of their training ids; concepts: phrases for the text encoder, null for the name alone
 #   label_map    mask value (an id, or a colour as "#RRGGBB") -> class name, or ignore
 #   images       a folder, or a glob such as data/*_sat.jpg; masks likewise: what * stands for is the same in both
-#   bands        rgb: places of red, green and blue; mean, std: in the values of the files
+#   bands        dtype: uint8 or uint16; rgb: places of red, green and blue; mean, std: in the values of the files
 #   nodata       pixels that hold this value in every band show nothing; null: there is no such value
 #   scene_pattern  regular expression whose first group is the scene of an image name; null: each image is a scene
 #   splits       lists of globs below images, folders, or .txt lists; null: see find_split. seed: of validation_fraction
@@ -75,10 +75,11 @@ class LandCoverClass:
 class Bands:
     """The bands of every image: their names, which three are red, green and blue, and their statistics.
 
-    `mean` and `std` have one number per band, in the values of the files (0..255 for 8 bits); None if not measured.
+    `mean` and `std` have one number per band, in the values of the files (0..255 for uint8); None if not measured.
     """
 
     names: tuple[str, ...]
+    dtype: str = "uint8"
     rgb: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -108,7 +109,7 @@ class DatasetDescription:
     bands: Bands
     images: str = "images"
     masks: str = "labels"
-    nodata: float | None = None
+    nodata: int | None = None
     scene_pattern: str | None = None
     labelled: tuple[str, ...] | None = None
     unlabelled: tuple[str, ...] | None = None
@@ -134,12 +135,10 @@ class DatasetDescription:
 
     def to_dict(self, path: Path) -> dict[str, Any]:
         """Give what the file at `path` holds; `root` is relative where it lies below the folder of the file."""
-        folder = path.absolute().parent
-        inside = self.root.is_relative_to(folder)
         names = {IGNORE: IGNORED, **{i: one.name for i, one in enumerate(self.classes)}}
         return {
             "version": 1,
-            "root": str(self.root.relative_to(folder) if inside else self.root),
+            "root": root_as_seen_from(path, self.root),
             "images": self.images,
             "masks": self.masks,
             "classes": [
@@ -157,6 +156,7 @@ class DatasetDescription:
             "bands": {
                 "count": self.bands.count,
                 "names": list(self.bands.names),
+                "dtype": self.bands.dtype,
                 **{name: _listed(getattr(self.bands, name)) for name in ("rgb", "mean", "std")},
             },
             "nodata": self.nodata,
@@ -192,8 +192,31 @@ class DatasetDescription:
 
 def write_document(path: str | Path, document: Mapping[str, Any], *, force: bool = False) -> None:
     """Write the values of a dataset.yaml, finished or with TODOs, under a header that explains its keys."""
-    text = yaml.safe_dump(dict(document), sort_keys=False, width=118, allow_unicode=True, default_flow_style=None)
+    # A line for each class, mask value and split: lines that a person edits.
+    text = "".join(
+        yaml.safe_dump(
+            {key: value},
+            sort_keys=False,
+            width=10**6,
+            allow_unicode=True,
+            default_flow_style=False if key == "label_map" else None,
+        )
+        for key, value in document.items()
+        if key != "splits"
+    )
+    text += "splits:\n" + "".join(
+        "  "
+        + yaml.safe_dump({key: value}, width=10**6, allow_unicode=True, default_flow_style=None).strip("{}\n")
+        + "\n"
+        for key, value in document["splits"].items()
+    )
     write_text(path, _HEADER + text, force=force)
+
+
+def root_as_seen_from(path: str | Path, root: Path) -> str:
+    """Give `root` as the file at `path` names it: relative where it is the folder of the file or lies below."""
+    folder = Path(path).absolute().parent
+    return str(root.relative_to(folder) if root.is_relative_to(folder) else root)
 
 
 def write_text(path: str | Path, text: str, *, force: bool = False) -> None:
@@ -295,7 +318,9 @@ _TOP = {
         "Write `0: water` or `'#E2A929': water` for every value in the masks.",
     ),
     "bands": _Rule(lambda value: isinstance(value, dict), "count, names, rgb, mean and std", "See `co2s data init`."),
-    "nodata": _Rule(_or_null(_is_number), "null or a number", "Write `nodata: null` if no pixel value means no data."),
+    "nodata": _Rule(
+        _or_null(_is_count), "null or a whole number from 0", "Write `nodata: null` if no pixel value means no data."
+    ),
     "scene_pattern": _Rule(
         _or_null(_is_scene_pattern),
         "null or a regular expression with a group",
@@ -325,6 +350,7 @@ _CLASS = {
 _BANDS = {
     "count": _Rule(lambda value: _is_count(value) and value > 0, "a whole number from 1", "Count the bands of a file."),
     "names": _Rule(lambda value: _is_list(value, _is_text), "a list with a name per band", "Name them in their order."),
+    "dtype": _Rule(lambda value: value in ("uint8", "uint16"), "uint8 or uint16", "Look at a file of the data set."),
     "rgb": _Rule(
         _or_null(lambda value: _is_list(value, _is_count) and len(value) == 3),
         "null or the places, from 0, of red, green and blue",
@@ -401,7 +427,7 @@ class _Document:
             root=Path(os.path.normpath(self.path.absolute().parent / Path(content["root"]).expanduser())),
             classes=classes,
             label_map=self._label_map(),
-            bands=Bands(**{name: _frozen(bands[name]) for name in ("names", "rgb", "mean", "std")}),
+            bands=Bands(**{name: _frozen(bands[name]) for name in ("names", "dtype", "rgb", "mean", "std")}),
             **{name: content[name] for name in ("images", "masks", "nodata", "scene_pattern")},
             **{name: _frozen(value) for name, value in splits.items()},
         )

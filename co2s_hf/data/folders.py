@@ -141,11 +141,11 @@ def find_split(
     return DataSplit(tuple(classes), tuple(taught), without_masks, tuple(measured))
 
 
-def masks_without_images(root: str | Path, *, images: str = "images", masks: str = "labels") -> list[Path]:
-    """List the masks that belong to no image; `root`, `images` and `masks` as for `find_split`."""
+def list_folder(root: str | Path, *, images: str = "images", masks: str = "labels") -> tuple[list[Path], list[Path]]:
+    """List all images, and the masks that belong to none of them; `root`, `images` and `masks` as for `find_split`."""
     folder = _Folder(Path(root), images, masks, None, None)
     used = {folder.image_names.key(path) for path in folder.images}
-    return [path for key, path in folder.masks.items() if key not in used]
+    return folder.images, [path for key, path in folder.masks.items() if key not in used]
 
 
 class _Names:

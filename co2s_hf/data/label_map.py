@@ -48,7 +48,9 @@ class LabelMap:
             if value in seen:
                 raise LabelMapError(f"The label map names {show_value(value)} twice; expected one target per value.")
             if not 0 <= target <= IGNORE:
-                raise LabelMapError(f"The label map sends {show_value(value)} to {target}; expected 0..254, or {IGNORE}.")
+                raise LabelMapError(
+                    f"The label map sends {show_value(value)} to {target}; expected 0..254, or {IGNORE}."
+                )
             seen.add(value)
 
     @classmethod
