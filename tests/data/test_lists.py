@@ -37,7 +37,7 @@ def test_published_lines_round_trip(row, tmp_path):
 NAMES = st.text(st.characters(exclude_categories=("Z", "C")), min_size=1).filter(lambda text: text.split() == [text])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None)
 @given(st.lists(st.builds(Line, NAMES, st.none() | NAMES), unique_by=lambda line: line.image))
 def test_any_names_round_trip(tmp_path_factory, lines):
     path = tmp_path_factory.mktemp("lists") / "a.txt"
