@@ -192,23 +192,16 @@ class DatasetDescription:
 
 def write_document(path: str | Path, document: Mapping[str, Any], *, force: bool = False) -> None:
     """Write the values of a dataset.yaml, finished or with TODOs, under a header that explains its keys."""
-    # A line for each class, mask value and split: lines that a person edits.
+    # What a person edits has a line of its own; short lists stay on one.
     text = "".join(
         yaml.safe_dump(
             {key: value},
             sort_keys=False,
             width=10**6,
             allow_unicode=True,
-            default_flow_style=False if key == "label_map" else None,
+            default_flow_style=None if key in ("classes", "bands") else False,
         )
         for key, value in document.items()
-        if key != "splits"
-    )
-    text += "splits:\n" + "".join(
-        "  "
-        + yaml.safe_dump({key: value}, width=10**6, allow_unicode=True, default_flow_style=None).strip("{}\n")
-        + "\n"
-        for key, value in document["splits"].items()
     )
     write_text(path, _HEADER + text, force=force)
 
@@ -317,7 +310,7 @@ _TOP = {
         "mask value: class lines",
         "Write `0: water` or `'#E2A929': water` for every value in the masks.",
     ),
-    "bands": _Rule(lambda value: isinstance(value, dict), "count, names, rgb, mean and std", "See `co2s data init`."),
+    "bands": _Rule(lambda value: isinstance(value, dict), "count, names, dtype and so on", "See `co2s data init`."),
     "nodata": _Rule(
         _or_null(_is_count), "null or a whole number from 0", "Write `nodata: null` if no pixel value means no data."
     ),

@@ -46,8 +46,8 @@ class Found:
 def discover(folder: str | Path) -> Found:
     """Look at a folder of images and masks; decodes every image and every mask once, under a progress bar.
 
-    Folders are found by their usual names, splits by lists (`labelled.txt`, `unlabelled.txt`, `val.txt`), class names by
-    a `classes.json` with `{"classes": [{"id", "name", "source_color"}], "ignore_index"}`.
+    Folders are found by their usual names, splits by lists (`labelled.txt`, `unlabelled.txt`, `val.txt`), class names
+    by a `classes.json` with `{"classes": [{"id", "name", "source_color"}], "ignore_index"}`.
 
     Raises:
         DataError: There is no such folder, or no folder of images in it, or no image that can be read.
@@ -134,23 +134,15 @@ def _bands(files: list[Path], notes: list[str]) -> dict[str, Any]:
     if len(kinds) > 1:
         found = ", ".join(f"{number} with {count} bands of {kind}" for (count, kind), number in kinds.most_common())
         text = f"{TODO}: images differ ({found}); move all but one kind away and start again"
-        return {
-            "count": text,
-            "names": None,
-            "dtype": kinds.most_common(1)[0][0][1],
-            "rgb": None,
-            "mean": None,
-            "std": None,
-        }
+        return {name: text for name in ("count", "names", "dtype", "rgb", "mean", "std")}
     ((count, kind),) = kinds
     measured = statistics[count]
     low, high = measured.minimum.min(), measured.maximum.max()
     notes.append(f"{count} bands of {kind}, values from {low:g} to {high:g}.")
     natural = count == 3 and all(path.suffix.lower() in _RGB_SUFFIXES for path in files)
     grey = count == 1
-    unknown = [
-        f"{TODO}: name of band {i}, values {measured.minimum[i]:g} to {measured.maximum[i]:g}" for i in range(count)
-    ]
+    ranges = zip(measured.minimum, measured.maximum, strict=True)
+    unknown = [f"{TODO}: name of band {i}, values {low:g} to {high:g}" for i, (low, high) in enumerate(ranges)]
     return {
         "count": count,
         "names": list(_RGB) if natural else ["grey"] if grey else unknown,

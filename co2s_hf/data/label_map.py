@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .images import IGNORE
 
 Value = int | tuple[int, int, int]
-"""What a pixel of a mask file holds: an id (also the index into a palette), or a colour (red, green, blue) in 0..255."""
+"""What a pixel of a mask file holds: an id, which may be the index into a palette, or a colour (red, green, blue)."""
 
 _SHOWN = 5  # values in one message
 
@@ -182,7 +182,8 @@ def _encode(mask: NDArray[Any]) -> NDArray[Any]:
         levels = mask.astype(np.int64)
         return levels[..., 0] << 16 | levels[..., 1] << 8 | levels[..., 2]
     raise LabelMapError(
-        f"The mask is a {mask.dtype} array of shape {mask.shape}; expected (H, W) integer ids or (H, W, 3) uint8 colours."
+        f"The mask is a {mask.dtype} array of shape {mask.shape}; expected (H, W) integer ids, or (H, W, 3) uint8 "
+        "colours. Export it as one of these."
     )
 
 
