@@ -15,6 +15,7 @@ from .description import IGNORED, TODO, parse_colour
 from .folders import DataError
 from .images import IMAGE_SUFFIXES, ImageError, read_image, read_raw_mask
 from .label_map import LabelMapError, Value, show_value, value_counts
+from .prepare import RECORD
 
 _IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "img_dir", "tiles")
 _MASKS = ("labels", "label", "masks", "mask", "SegmentationClass", "ann_dir", "annotations", "gt")
@@ -47,7 +48,7 @@ def discover(folder: str | Path) -> Found:
     """Look at a folder of images and masks; decodes every image and every mask once, under a progress bar.
 
     Folders are found by their usual names, splits by lists (`labelled.txt`, `unlabelled.txt`, `val.txt`), class names
-    by a `classes.json` with `{"classes": [{"id", "name", "source_color"}], "ignore_index"}`.
+    by a `classes.json` with `{"classes": [{"id", "name", "source_color"}], "ignore_index"}` or by the record of `prepare`.
 
     Raises:
         DataError: There is no such folder, or no folder of images in it, or no image that can be read.
@@ -64,7 +65,9 @@ def discover(folder: str | Path) -> Found:
     image_files = sorted(set(_files([root / name for name in (images, *pool)])) - set(mask_files))
     bands = _bands(image_files, notes)
     counts = _mask_values(mask_files, notes)
-    classes, label_map = _labels(counts, _known_classes(root, notes))
+    record = _record(root)
+    known = _prepared_classes(record) if record else _known_classes(root, notes)
+    classes, label_map = _labels(counts, known)
     names = [path.relative_to(root / images).as_posix() for path in image_files if path.is_relative_to(root / images)]
     document = {
         "version": 1,
@@ -75,7 +78,7 @@ def discover(folder: str | Path) -> Found:
         "label_map": label_map,
         "bands": bands,
         "nodata": None,
-        "scene_pattern": _scene_pattern(names),
+        "scene_pattern": record["name_pattern"] if record else _scene_pattern(names),
         "splits": _splits(root, images, pool, names),
     }
     notes.insert(0, f"{len(image_files)} images in {', '.join([images, *pool])}; {len(mask_files)} masks in {masks}.")
@@ -181,6 +184,18 @@ class _Known:
     value: int
     name: str
     colour: tuple[int, int, int] | None
+
+
+def _record(root: Path) -> dict[str, Any] | None:
+    """Read what `prepare` has left in a folder that it made."""
+    path = root / RECORD
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def _prepared_classes(record: Mapping[str, Any]) -> tuple[list[_Known], int | None]:
+    pairs = zip(record["classes"], record["palette"], strict=True)
+    known = [_Known(i, name, (red, green, blue)) for i, (name, (red, green, blue)) in enumerate(pairs)]
+    return known, int(record["ignore"])
 
 
 def _known_classes(root: Path, notes: list[str]) -> tuple[list[_Known], int | None]:

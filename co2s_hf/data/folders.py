@@ -72,6 +72,15 @@ def read_labels(sample: Sample) -> NDArray[np.uint8]:
         raise LabelMapError(f"{sample.mask}: {error}", error.unmapped) from None
 
 
+def count_class_pixels(samples: Sequence[Sample], num_classes: int) -> dict[Path, list[int]]:
+    """Count the pixels of each class in the mask of each sample that has one, under a progress bar; by image path."""
+    labelled = [sample for sample in samples if sample.mask is not None and sample.mask.suffix != ".*"]
+    return {
+        sample.image: np.bincount(read_labels(sample).ravel(), minlength=256)[:num_classes].tolist()
+        for sample in tqdm(labelled, desc="Counting classes", unit="mask", disable=None)
+    }
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Find
 # ---------------------------------------------------------------------------------------------------------------------
