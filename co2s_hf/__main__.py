@@ -146,9 +146,8 @@ def _split(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     ).save(described, force=arguments.force)
     found = leaks(split, group)
-    print(
-        f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation images."
-    )
+    counts = f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation"
+    print(f"{counts} images.")
     print(f"{'warning: ' if found else ''}{found}")
     print(f"Wrote {arguments.output}. Next: co2s data check {described}")
     return 0

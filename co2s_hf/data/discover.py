@@ -48,7 +48,7 @@ def discover(folder: str | Path) -> Found:
     """Look at a folder of images and masks; decodes every image and every mask once, under a progress bar.
 
     Folders are found by their usual names, splits by lists (`labelled.txt`, `unlabelled.txt`, `val.txt`), class names
-    by a `classes.json` with `{"classes": [{"id", "name", "source_color"}], "ignore_index"}` or by the record of `prepare`.
+    by a `classes.json` with `{"classes": [{"id", "name", "source_color"}], "ignore_index"}` or what `prepare` recorded.
 
     Raises:
         DataError: There is no such folder, or no folder of images in it, or no image that can be read.

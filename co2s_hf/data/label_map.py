@@ -170,7 +170,7 @@ def show_value(value: Value) -> str:
 
 def show_counts(counts: Mapping[Value, int]) -> str:
     """Write pixel counts, the most frequent value first: `7 (120 px), 9 (3 px)`."""
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], show_value(item[0])))
     return _some([f"{show_value(value)} ({pixels} px)" for value, pixels in ordered])
 
 

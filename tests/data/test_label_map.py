@@ -127,7 +127,7 @@ def test_what_is_unmapped_is_shown_with_counts_and_a_way_out():
     ("entries", "message"),
     [
         (((0, 1), (0, 2)), "names 0 twice"),
-        (((0, 256),), r"sends 0 to 256; expected 0\.\.255"),
+        (((0, 256),), r"sends 0 to 256; expected 0\.\.254, or 255"),
         ((((0, 300, 0), 1),), r"names the colour \(0, 300, 0\); expected three levels"),
     ],
 )
