@@ -13,6 +13,8 @@ from typing import Any, get_args
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
+from co2s_hf.data.description import IGNORED, DatasetDescription, DescriptionError
+from co2s_hf.data.label_map import show_value
 from training.methods import METHODS
 from training.optim import TrainablePart
 from training.parts.losses import ConfidenceMode
@@ -23,6 +25,9 @@ QUICKSTART = Path(__file__).parent / "recipes" / "quickstart.yaml"
 # Arguments that change nothing in the numbers: a run may be resumed with other values of these.
 FREE = ("recipe", "output_dir", "resume", "num_workers", "report_to", "log_every", "save_every", "cache_gb", "command")
 
+# What dataset.yaml says.
+DESCRIBED = ("data_dir", "classes", "labelled", "unlabelled", "validation", "scene_pattern", "validation_fraction")
+
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line (default: that of the process) and the recipe it names.
@@ -32,7 +37,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     given = parser.parse_args(argv)
-    recipe = QUICKSTART if given.recipe is None and given.data_dir is None else given.recipe
+    recipe = QUICKSTART if given.recipe is given.data_dir is given.dataset is None else given.recipe
     if recipe is not None:
         parser.set_defaults(**read_recipe(parser, Path(recipe)))
     arguments = parser.parse_args(argv)
@@ -42,6 +47,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         arguments.trainable = "attention"
     for problem in _contradictions(arguments):
         parser.error(problem)
+    if arguments.dataset is not None:
+        try:
+            _fill_from_description(arguments)
+        except DescriptionError as error:
+            parser.error(str(error))
     return arguments
 
 
@@ -57,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
 
     data = parser.add_argument_group("data")
+    data.add_argument("--dataset", help="dataset.yaml of `co2s data init`, instead of the data arguments below")
     data.add_argument("--data_dir", help="folder of the images and masks; default: drawn scenes")
     data.add_argument("--images", default="images", help="folder of the images in data_dir")
     data.add_argument("--masks", default="labels", help="folder of the masks in data_dir")
@@ -152,6 +163,20 @@ def plain_refusals(program: str) -> Iterator[None]:
         raise SystemExit(2) from error
 
 
+def _fill_from_description(arguments: argparse.Namespace) -> None:
+    """Take from dataset.yaml what the rest of the program, its records and a resumed run look up by name."""
+    description = DatasetDescription.load(arguments.dataset)
+    targets = dict(enumerate(description.class_names))
+    arguments.data_dir = str(description.root)
+    arguments.classes = list(description.class_names)
+    arguments.label_map = {
+        show_value(value): targets.get(target, IGNORED) for value, target in description.label_map.entries
+    }
+    if arguments.concepts is None:
+        own = {one.name: list(one.concepts) for one in description.classes if one.concepts is not None}
+        arguments.concepts = own or None
+
+
 def _checked(parser: argparse.ArgumentParser, path: Path, action: argparse.Action, value: Any) -> Any:
     if value is None or action.type is yaml.safe_load:
         return value
@@ -180,10 +205,14 @@ def _converted(parser: argparse.ArgumentParser, path: Path, action: argparse.Act
 
 def _contradictions(arguments: argparse.Namespace) -> list[str]:
     problems = []
-    if arguments.data_dir is not None and not arguments.classes:
+    if arguments.dataset is not None:
+        described = [name for name in DESCRIBED if getattr(arguments, name) is not None]
+        if described:
+            problems.append(f"--dataset says it already: leave out --{', --'.join(described)}.")
+    elif arguments.data_dir is not None and not arguments.classes:
         problems.append("--data_dir needs --classes: the class names in the order of the ids in the masks.")
-    if arguments.data_dir is None and not arguments.scenes:
-        problems.append("give --data_dir, or a recipe that draws `scenes`.")
+    elif arguments.data_dir is None and not arguments.scenes:
+        problems.append("give --dataset or --data_dir, or a recipe that draws `scenes`.")
     if arguments.official and arguments.method != "co2s":
         problems.append(f"--official reproduces the released Co2S step, but --method is {arguments.method}.")
     for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every"):

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from co2s_hf.data.folders import Sample
-from co2s_hf.data.images import read_image, read_mask
+from co2s_hf.data.folders import Sample, read_labels
+from co2s_hf.data.images import read_image
 
 from .views import HUE, ViewNeeds, cutmix_box, random_crop, strong_view
 
@@ -119,7 +119,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         """Make the tensors of one position, named as in `Batch`, without the batch dimension."""
         rng = self._rng(position, _LABELLED)
         sample = self.labelled[self._index(position, len(self.labelled), _LABELLED_ORDER)]
-        crop, labels, _ = self._crop(sample, sample.mask, rng)
+        crop, labels, _ = self._crop(sample, rng, with_labels=True)
         tensors = {"x": self.normalise(crop), "y": labels.long()}
         if not self.views.unlabelled:
             return tensors
@@ -137,7 +137,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         return tensors | self._unlabelled_views("p", self.unlabelled[i], rng)
 
     def _unlabelled_views(self, name: str, sample: Sample, rng: np.random.Generator) -> dict[str, Tensor]:
-        crop, _, valid = self._crop(sample, None, rng)
+        crop, _, valid = self._crop(sample, rng, with_labels=False)
         image = _to_unit(crop)
         return {
             f"{name}_w": self.normalise(image),
@@ -147,9 +147,9 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         }
 
     def _crop(
-        self, sample: Sample, mask_path: Path | None, rng: np.random.Generator
+        self, sample: Sample, rng: np.random.Generator, *, with_labels: bool
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        image, mask = self.read.image(sample.image), None if mask_path is None else self.read.mask(mask_path)
+        image, mask = self.read.image(sample.image), self.read.labels(sample) if with_labels else None
         return random_crop(image, mask, crop_px=self.crop_px, scale_range=self.scale_range, rng=rng)
 
     def _index(self, position: int, count: int, stream: int) -> int:
@@ -186,7 +186,7 @@ class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         """Give pixel values (C, H, W) float32, labels (H', W') int64 as large as the mask file, and the file name."""
         sample = self.samples[index]
         pixel_values = self.normalise(self.read.image(sample.image))
-        return pixel_values, torch.from_numpy(read_mask(sample.mask)).long(), sample.image.name
+        return pixel_values, torch.from_numpy(read_labels(sample)).long(), sample.image.name
 
 
 def train_loader(
@@ -244,7 +244,7 @@ class _Positions(Sampler[list[int]]):
 
 
 class _Reader:
-    """Reads images as (C, H, W) uint8, or float32 in [0, 1] from 16 bits, and masks as (H, W) uint8, at one scale."""
+    """Reads images as (C, H, W) uint8, or float32 in [0, 1] from 16 bits, and labels as (H, W) uint8, at one scale."""
 
     def __init__(self, scale: float, cache_bytes: int) -> None:
         self.scale, self.cache_bytes = scale, cache_bytes
@@ -263,14 +263,14 @@ class _Reader:
             image = interpolate(image[None], self._scaled(image), mode="bilinear", antialias=True)[0]
         return self._keep(path, image)
 
-    def mask(self, path: Path) -> Tensor:
-        cached = self.cache.get(path)
+    def labels(self, sample: Sample) -> Tensor:
+        cached = self.cache.get(sample.mask)
         if cached is not None:
             return cached
-        mask = torch.from_numpy(read_mask(path))
+        labels = torch.from_numpy(read_labels(sample))
         if self.scale != 1:
-            mask = interpolate(mask[None, None], self._scaled(mask), mode="nearest-exact")[0, 0]
-        return self._keep(path, mask)
+            labels = interpolate(labels[None, None], self._scaled(labels), mode="nearest-exact")[0, 0]
+        return self._keep(sample.mask, labels)
 
     def _scaled(self, plane: Tensor) -> tuple[int, int]:
         height, width = (max(1, int(side * self.scale + 0.5)) for side in plane.shape[-2:])

@@ -5,6 +5,7 @@ accelerate launch training/eval_semi.py runs/quickstart/model --data_dir … --v
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from co2s_hf.data.folders import check_labelled, find_split
+from co2s_hf.data.description import DatasetDescription
+from co2s_hf.data.folders import DataError, Sample, check_labelled, find_split
 from co2s_hf.data.images import read_image
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from training.arguments import plain_refusals
@@ -114,15 +116,40 @@ def _displayed(path: Path) -> np.ndarray:
     return (np.clip((image - low) / max(high - low, 1), 0, 1) * 255).astype(np.uint8)
 
 
+def find_samples(arguments: argparse.Namespace, classes: tuple[str, ...]) -> tuple[Sample, ...]:
+    """Images with masks of the classes of a model: as described, or of the user's folder."""
+    if arguments.dataset is not None:
+        description = DatasetDescription.load(arguments.dataset)
+        if description.class_names != classes:
+            raise DataError(
+                f"{arguments.dataset} has the classes {', '.join(description.class_names)}; the model was trained with "
+                f"{', '.join(classes)}. Describe the data set with these, in this order."
+            )
+        if arguments.validation:
+            description = replace(description, validation=tuple(arguments.validation))
+        return description.find_split().validation
+    return find_split(
+        arguments.data_dir,
+        classes=classes,
+        images=arguments.images,
+        masks=arguments.masks,
+        labelled=arguments.validation,
+        unlabelled=[],
+        validation=[],
+    ).labelled
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluate from the command line and print the table."""
     parser = argparse.ArgumentParser(prog="eval_semi.py", description=__doc__.splitlines()[0])
     parser.add_argument("model", help="folder or Hub id of a saved model")
-    parser.add_argument("--data_dir", required=True, help="folder of the images and masks")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--dataset", help="dataset.yaml of `co2s data init`: its validation images")
+    data.add_argument("--data_dir", help="folder of the images and masks")
     parser.add_argument("--images", default="images", help="folder of the images in data_dir")
     parser.add_argument("--masks", default="labels", help="folder of the masks in data_dir")
     parser.add_argument(
-        "--validation", nargs="+", help="globs, folders or .txt lists; default: every image with a mask"
+        "--validation", nargs="+", help="globs, folders or .txt lists; default: of --data_dir every image with a mask"
     )
     parser.add_argument("--image_scale", type=float, default=1.0, help="factor on the size of every image, as trained")
     parser.add_argument("--threshold", type=float, default=0.95, help="confidence of a pseudo-label")
@@ -134,15 +161,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with plain_refusals("eval_semi.py"):
         model = Co2SForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
         config, classes = model.config, tuple(model.config.id2label.values())
-        samples = find_split(
-            arguments.data_dir,
-            classes=classes,
-            images=arguments.images,
-            masks=arguments.masks,
-            labelled=arguments.validation,
-            unlabelled=[],
-            validation=[],
-        ).labelled
+        samples = find_samples(arguments, classes)
         warnings = check_labelled(samples, classes, config.num_channels)
     for warning in warnings:
         accelerator.print(f"warning: {warning}")

@@ -1,6 +1,7 @@
 """Train semi-supervised land-cover segmentation: one loop, any method.
 
 accelerate launch training/train_semi.py                          quick start on drawn scenes, minutes on two CPU cores
+accelerate launch training/train_semi.py --dataset dataset.yaml          as `co2s data init` writes it
 accelerate launch training/train_semi.py --recipe training/recipes/dubai_tiny.yaml --data_dir …
 accelerate launch training/train_semi.py --help
 """
@@ -29,6 +30,7 @@ from co2s_hf.class_texts_co2s import has_text_tower
 from co2s_hf.configuration_co2s import Co2SConfig
 from co2s_hf.convert.co2s import discard_dinov3_prior
 from co2s_hf.data import synthetic
+from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataSplit, check_split, find_split
 from co2s_hf.image_processing_co2s import Co2SImageProcessor
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
@@ -202,9 +204,12 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                 {name: row[name] for name in ("step", "loss", "loss_clip", "loss_dinov3")} for row in state["losses"]
             ],
         )
-        palette = synthetic.PALETTE if arguments.data_dir is None else None
         draw_examples(
-            accelerator.unwrap_model(method.saved()), validation, accelerator, output / "panel.png", palette=palette
+            accelerator.unwrap_model(method.saved()),
+            validation,
+            accelerator,
+            output / "panel.png",
+            palette=find_palette(arguments),
         )
         say(class_table(state["history"][-1], split.classes))
         say(
@@ -237,7 +242,9 @@ def find_checkpoint(folder: Path, resume: bool) -> Path | None:
 
 
 def find_data(arguments: argparse.Namespace) -> DataSplit:
-    """Lists of images and masks, of the user's folder or of scenes drawn for the quick start."""
+    """Lists of images and masks: as described, of the user's folder, or of scenes drawn for the quick start."""
+    if arguments.dataset is not None:
+        return DatasetDescription.load(arguments.dataset).find_split()
     if arguments.data_dir is None:
         folder = Path(arguments.output_dir) / "scenes"
         return synthetic.write_scenes(folder, seed=arguments.seed, **arguments.scenes)
@@ -253,6 +260,15 @@ def find_data(arguments: argparse.Namespace) -> DataSplit:
         validation_fraction=arguments.validation_fraction,
         seed=arguments.seed,
     )
+
+
+def find_palette(arguments: argparse.Namespace) -> Sequence[tuple[int, int, int]] | None:
+    """RGB colours of the classes, None where they are not all known."""
+    if arguments.dataset is not None:
+        colours = [one.colour for one in DatasetDescription.load(arguments.dataset).classes]
+        known = [colour for colour in colours if colour is not None]
+        return known if len(known) == len(colours) else None
+    return synthetic.PALETTE if arguments.data_dir is None else None
 
 
 def build_model(arguments: argparse.Namespace, classes: Sequence[str]) -> Co2SForSemanticSegmentation:

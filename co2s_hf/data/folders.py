@@ -4,16 +4,20 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .images import IGNORE, IMAGE_SUFFIXES, ImageError, image_size, read_image, read_mask
+from .images import IGNORE, IMAGE_SUFFIXES, ImageError, image_size, read_image, read_mask, read_raw_mask
+from .label_map import LabelMap, LabelMapError, Value, show_value, value_counts
 
 _SHOWN = 5  # names in one message
+_WILD = re.compile(r"(\*\*/|\*|\?)")
+_WILD_REGEX = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
 _DARK_16BIT = 2**14  # 16-bit images are divided by 65535: below a quarter of that, a model sees them nearly black
 
 
@@ -30,11 +34,13 @@ class Sample:
         mask: Path of its mask; None for unlabelled images. Where no mask was found, the path where it was expected,
             ending in `.*`: `check_split` reports it.
         scene: What must not be torn apart between training and validation: neighbouring tiles share a scene.
+        label_map: What the values in the mask mean; None where they are class ids, and 255 without a label.
     """
 
     image: Path
     mask: Path | None
     scene: str
+    label_map: LabelMap | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,34 @@ class DataSplit:
     labelled: tuple[Sample, ...]
     unlabelled: tuple[Sample, ...]
     validation: tuple[Sample, ...]
+
+
+def read_labels(sample: Sample) -> NDArray[np.uint8]:
+    """Decode the mask of a sample and translate it with its label map, if it has one.
+
+    Returns:
+        (H, W) uint8 class ids, 255 where there is no label.
+
+    Raises:
+        ImageError: The mask cannot be read.
+        LabelMapError: It holds values that the label map does not name.
+    """
+    assert sample.mask is not None, f"{sample.image} has no mask"
+    if sample.label_map is None:
+        return read_mask(sample.mask)
+    try:
+        return sample.label_map.apply(read_raw_mask(sample.mask))
+    except LabelMapError as error:
+        raise LabelMapError(f"{sample.mask}: {error}", error.unmapped) from None
+
+
+def count_class_pixels(samples: Sequence[Sample], num_classes: int) -> dict[Path, list[int]]:
+    """Count the pixels of each class in the mask of each sample that has one, under a progress bar; by image path."""
+    labelled = [sample for sample in samples if sample.mask is not None and sample.mask.suffix != ".*"]
+    return {
+        sample.image: np.bincount(read_labels(sample).ravel(), minlength=256)[:num_classes].tolist()
+        for sample in tqdm(labelled, desc="Counting classes", unit="mask", disable=None)
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -64,6 +98,7 @@ def find_split(
     scene_pattern: str | None = None,
     validation_fraction: float | None = None,
     seed: int = 0,
+    label_map: LabelMap | None = None,
 ) -> DataSplit:
     r"""Find the images and masks of a data set under `root`; opens no image.
 
@@ -73,13 +108,14 @@ def find_split(
       - a `.txt` list, absolute or under `root`: "image" or "image mask" per line, under `root` or its images (masks)
         folder. The mask column of an unlabelled list is never looked at.
 
-    The mask of an image has its name, with any image suffix, at the same place below the masks folder.
+    The mask of an image has its name, with any image suffix, at the same place below the masks folder. Where names
+    differ, give globs: with `data/*_sat.jpg` and `data/*_mask.png`, what `*` stands for is the same in both names.
 
     Args:
         root: Folder of the data set.
         classes: Class names; a mask pixel is an index into them, or 255 without a label.
-        images: Images folder, under `root`.
-        masks: Masks folder, under `root`.
+        images: Images folder, or glob of the images, under `root`.
+        masks: Masks folder, or glob of the masks, under `root`.
         labelled: Entries; None takes every image with a mask that validation leaves.
         unlabelled: Entries; None takes every image that is neither labelled nor of a validation scene.
         validation: Entries; None holds out whole scenes of the labelled images (see `validation_fraction`); those
@@ -88,12 +124,13 @@ def find_split(
             scene, for example `(tile\d+)_part`. None: every image is a scene.
         validation_fraction: Share of the labelled images, in (0, 1), to hold out when `validation` is None.
         seed: Draws the scenes that are held out.
+        label_map: What the values in the masks mean; None where they are class ids, and 255 without a label.
 
     Raises:
         DataError: No images; an entry that matches nothing; a listed file that does not exist; a name that the scene
             pattern does not match; no way to choose validation images.
     """
-    folder = _Folder(Path(root), images, masks, scene_pattern)
+    folder = _Folder(Path(root), images, masks, scene_pattern, label_map)
     measured = [] if validation is None else folder.collect(validation, "validation")
     held_out = {sample.scene for sample in measured}
     if labelled is None:
@@ -113,28 +150,66 @@ def find_split(
     return DataSplit(tuple(classes), tuple(taught), without_masks, tuple(measured))
 
 
+def list_folder(root: str | Path, *, images: str = "images", masks: str = "labels") -> tuple[list[Path], list[Path]]:
+    """List all images, and the masks that belong to none of them; `root`, `images` and `masks` as for `find_split`."""
+    folder = _Folder(Path(root), images, masks, None, None)
+    used = {folder.image_names.key(path) for path in folder.images}
+    return folder.images, [path for key, path in folder.masks.items() if key not in used]
+
+
+class _Names:
+    """A folder, or a glob below one: where files lie, and what an image and its mask have in common."""
+
+    def __init__(self, root: Path, text: str) -> None:
+        parts = PurePosixPath(text).parts
+        fixed = list(takewhile(lambda part: not _WILD.search(part), parts))
+        self.folder = _normal(root.joinpath(*fixed))
+        self.glob = "/".join(parts[len(fixed) :])  # empty: every image in the folder and below
+        self._regex = re.compile("".join(_WILD_REGEX.get(part, re.escape(part)) for part in _WILD.split(self.glob)))
+
+    def key(self, path: Path) -> str | None:
+        """Give what a file shares with its twin: its place without suffix, or what the wildcards stand for."""
+        if not path.is_relative_to(self.folder):
+            return None
+        place = path.relative_to(self.folder)
+        if not self.glob:
+            return place.with_suffix("").as_posix()
+        match = self._regex.fullmatch(place.as_posix())
+        return "|".join(match.groups()) if match else None
+
+    def files(self) -> list[Path]:
+        return [path for path in _images_in(self.folder) if self.key(path) is not None]
+
+
 class _Folder:
     """The files of one data set folder, listed once."""
 
-    def __init__(self, root: Path, images: str, masks: str, scene_pattern: str | None) -> None:
+    def __init__(
+        self, root: Path, images: str, masks: str, scene_pattern: str | None, label_map: LabelMap | None
+    ) -> None:
         self.root = _normal(root.expanduser().absolute())
-        self.images_dir, self.masks_dir = _normal(self.root / images), _normal(self.root / masks)
-        self.scene_pattern = scene_pattern
+        self.image_names, self.mask_names = _Names(self.root, images), _Names(self.root, masks)
+        self.images_dir, self.masks_dir = self.image_names.folder, self.mask_names.folder
+        self.scene_pattern, self.label_map = scene_pattern, label_map
         if not self.images_dir.is_dir():
             raise DataError(
                 f"There is no images folder {self.images_dir}; expected the images of the data set in it. Check the "
                 "root folder and the name of its images folder."
             )
         self.masks = self._list_masks()
-        self.images = [path for path in _images_in(self.images_dir) if not self._is_mask(path)]
+        self.images = [path for path in self.image_names.files() if not self._is_mask(path)]
         if not self.images:
-            raise DataError(f"{self.images_dir} holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+            glob = self.image_names.glob
+            raise DataError(
+                f"{self.images_dir} holds no image{f' that {glob} matches' if glob else ''}; expected files ending in "
+                f"{', '.join(IMAGE_SUFFIXES)}."
+            )
 
-    def _list_masks(self) -> dict[Path, Path]:
-        """Map the place of a mask below the masks folder, without its suffix, to its path."""
-        masks: dict[Path, Path] = {}
-        for path in _images_in(self.masks_dir):
-            twin = masks.setdefault(path.relative_to(self.masks_dir).with_suffix(""), path)
+    def _list_masks(self) -> dict[str, Path]:
+        """Map what a mask shares with its image to the path of the mask."""
+        masks: dict[str, Path] = {}
+        for path in self.mask_names.files():
+            twin = masks.setdefault(self.mask_names.key(path) or "", path)
             if twin != path:
                 raise DataError(f"{twin} and {path} are both masks of the same image; expected one. Move one away.")
         return masks
@@ -205,11 +280,12 @@ class _Folder:
         for image, listed_mask in pairs:
             place = self._place(image)
             scene = self._scene(place)
-            mask = listed_mask or self.masks.get(place.with_suffix("")) or self.masks_dir / f"{place.with_suffix('')}.*"
+            key = self.image_names.key(image) or place.with_suffix("").as_posix()
+            mask = listed_mask or self.masks.get(key) or self.masks_dir / f"{place.with_suffix('')}.*"
             if scene is None:
                 unmatched.append(place)
             else:
-                samples.append(Sample(image, mask, scene))
+                samples.append(Sample(image, mask, scene, self.label_map))
         if unmatched:
             raise DataError(
                 f"The scene pattern {self.scene_pattern!r} finds no scene in {_count(unmatched, 'image name')}: "
@@ -229,7 +305,9 @@ class _Folder:
         return match.group(1) if match and match.re.groups else None
 
     def _is_mask(self, path: Path) -> bool:
-        return self.masks_dir != self.images_dir and path.is_relative_to(self.masks_dir)
+        if not self.mask_names.glob and self.masks_dir == self.images_dir:
+            return False
+        return self.mask_names.key(path) is not None
 
 
 def _draw_scenes(samples: Sequence[Sample], fraction: float | None, seed: int) -> set[str]:
@@ -356,28 +434,46 @@ def _check_sizes(samples: Sequence[Sample]) -> None:
 
 
 def _count_ids(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Count the pixels of every id 0..255 over all masks; refuse ids that are neither a class nor 255."""
+    """Count the pixels of every training id 0..255 over all masks; refuse values that have no meaning."""
     pixels = np.zeros(256, np.int64)
+    totals: dict[LabelMap, dict[Value, int]] = {}
     wrong, broken = [], []
     for sample in samples:
         assert sample.mask is not None  # _check_masks_exist
+        label_map = sample.label_map or LabelMap.identity(len(classes))
         try:
-            counts = np.bincount(read_mask(sample.mask).ravel(), minlength=256)
-        except ImageError as error:
+            mask = read_mask(sample.mask) if sample.label_map is None else read_raw_mask(sample.mask)
+            counts = value_counts(mask)
+        except (ImageError, LabelMapError) as error:
             broken.append(str(error))
             continue
-        pixels += counts
-        strange = [int(i) for i in np.flatnonzero(counts) if len(classes) <= i < IGNORE]
+        pixels += label_map.class_pixels(counts)
+        total = totals.setdefault(label_map, {})
+        for value, count in counts.items():
+            total[value] = total.get(value, 0) + count
+        strange = [show_value(value) for value in label_map.unmapped(counts)]
         if strange:
-            wrong.append(f"{sample.mask} has ids {_some(strange)}")
+            wrong.append(f"{sample.mask} has {'ids' if mask.ndim == 2 else 'colours'} {_some(strange)}")
     _refuse_broken(broken)
+    advice = [" ".join(pair) for label_map, total in totals.items() for pair in label_map.suspicions(total, classes)]
     if wrong:
-        ids = ", ".join(f"{i} {name}" for i, name in enumerate(classes))
-        raise DataError(
-            f"{_count(wrong, 'mask')} with ids of no class: {_some(wrong)}. Expected {ids}, and {IGNORE} where "
-            "there is no label. Check the class list, or renumber the masks."
-        )
+        raise DataError(_unmapped(wrong, samples, classes) + "".join(f" Likely: {text}" for text in advice))
+    if advice:
+        raise DataError("The masks do not fit their label map: " + " ".join(advice))
     return pixels
+
+
+def _unmapped(wrong: Sequence[str], samples: Sequence[Sample], classes: Sequence[str]) -> str:
+    if any(sample.label_map for sample in samples):
+        return (
+            f"{_count(wrong, 'mask')} with values that the label map does not name: {_some(wrong)}. Add each of them "
+            "to label_map: with its class, or with ignore."
+        )
+    ids = ", ".join(f"{i} {name}" for i, name in enumerate(classes))
+    return (
+        f"{_count(wrong, 'mask')} with ids of no class: {_some(wrong)}. Expected {ids}, and {IGNORE} where there is no "
+        "label. Check the class list, or renumber the masks."
+    )
 
 
 def _check_images(samples: Sequence[Sample], num_bands: int) -> list[str]:

@@ -135,3 +135,34 @@ def _raw_mode(image: Image.Image) -> str:
         return ""
     arguments = image.tile[0][3]
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def read_raw_mask(path: str | Path) -> NDArray[Any]:
+    """Decode a mask as it is stored, for a label map to interpret: palette indices stay indices, colours colours.
+
+    Returns:
+        (H, W) integer values, or (H, W, 3) uint8 colours.
+
+    Raises:
+        ImageError: The file is missing, truncated or not an image, is partly transparent, or holds fractions or
+            colours of 16 bits.
+    """
+    with _opened(path) as image:
+        raw_mode = _raw_mode(image)
+        if image.mode in ("1", "L", "P", "I") or _is_grey16(image.mode, raw_mode):
+            values = np.array(image)
+            return values.astype(np.uint8) // np.uint8(_STRETCH.get(raw_mode, 1)) if image.mode in "1LP" else values
+        if image.mode not in ("LA", "RGB", "RGBA") or ";16" in raw_mode:
+            raise ImageError(
+                f"{path} holds {raw_mode or image.mode} pixels; expected a mask of ids (greyscale or palette) or of "
+                "8-bit RGB colours. Export it as one of these."
+            )
+        pixels = np.array(image)
+    if image.mode == "RGB":
+        return pixels
+    if (pixels[..., -1] != 255).any():
+        raise ImageError(
+            f"{path} is partly transparent; expected a mask whose pixels all count. Give the transparent pixels an id "
+            "or a colour of their own, and save the mask without transparency."
+        )
+    return pixels[..., 0] if image.mode == "LA" else pixels[..., :3]

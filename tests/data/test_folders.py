@@ -5,8 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from co2s_hf.data.folders import DataError, Sample, check_split, find_split
+from co2s_hf.data.folders import (
+    DataError,
+    Sample,
+    check_labelled,
+    check_split,
+    count_class_pixels,
+    find_split,
+    list_folder,
+    read_labels,
+)
 from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.data.label_map import LabelMap, LabelMapError
 
 CLASSES = ("field", "water")
 SCENE = r"(t\d)_"
@@ -267,3 +277,58 @@ def test_dark_16_bit_images_are_mentioned(root):
         "12 images of 16 bits, none brighter than 9 of 65535: a model sees them nearly black; stretch the values "
         "to the whole range."
     ]
+
+
+# ---- globs and label maps ----
+
+
+def test_images_and_masks_by_glob_share_what_the_wildcards_stand_for(tmp_path):
+    for name in ("1_sat", "2_sat", "3_sat", "readme"):
+        _image(tmp_path / "data" / "sub" / f"{name}.png")
+    for name in ("1_mask", "2_mask", "4_mask"):
+        _mask(tmp_path / "data" / "sub" / f"{name}.png")
+    globs = dict(images="data/**/*_sat.png", masks="data/**/*_mask.png")
+    split = find_split(tmp_path, classes=CLASSES, validation=["**/2_sat.png"], **globs)
+    assert [(s.image.name, s.mask.name) for s in split.labelled] == [("1_sat.png", "1_mask.png")]
+    assert [s.mask.name for s in split.validation] == ["2_mask.png"]
+    assert _names(split.unlabelled) == ["3_sat.png"]
+    images, orphans = list_folder(tmp_path, **globs)
+    assert [path.name for path in images] == ["1_sat.png", "2_sat.png", "3_sat.png"]
+    assert [path.name for path in orphans] == ["4_mask.png"]
+    with pytest.raises(DataError, match=r"holds no image that \*\.jpg matches"):
+        find_split(tmp_path, classes=CLASSES, images="data/*.jpg", validation=["a"])
+
+
+@pytest.fixture
+def coloured(root):
+    """The split of the folder, with masks of two colours and a map for them."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = (255, 0, 0)
+    for path in (root / "labels").iterdir():
+        write_image(path, pixels)
+    label_map = LabelMap((((255, 0, 0), 1), ((0, 0, 0), 255)))
+    return find_split(root, classes=CLASSES, labelled=["t0_0.png"], validation=["t3_0.png"], label_map=label_map)
+
+
+def test_a_label_map_is_applied_wherever_labels_are_read(coloured):
+    (sample,) = coloured.labelled
+    assert read_labels(sample).tolist() == [[1] * 8] * 4 + [[255] * 8] * 4
+    assert count_class_pixels([sample, replace(sample, mask=None)], 2) == {sample.image: [0, 32]}
+    assert check_labelled(coloured.labelled, CLASSES) == ["Classes without a pixel, not measured: field."]
+    assert all(s.label_map == sample.label_map for s in coloured.labelled + coloured.validation)
+
+
+def test_values_that_the_map_does_not_name_are_refused(coloured):
+    short = LabelMap((((255, 0, 0), 1),))
+    wrong = replace(coloured, labelled=tuple(replace(s, label_map=short) for s in coloured.labelled))
+    with pytest.raises(DataError, match=r"1 mask with values .* not name: .*t0_0\.png has colours #000000\. Add each"):
+        check_split(wrong)
+    with pytest.raises(LabelMapError, match=r"t0_0\.png: The mask holds #000000 \(32 px\)"):
+        read_labels(wrong.labelled[0])
+
+
+def test_an_encoding_that_looks_mistaken_is_refused(root):
+    lowered = LabelMap(((0, 255), (1, 0), (2, 1), (255, 255)))
+    split = find_split(root, classes=CLASSES, labelled=["t0_0.png"], validation=["t3_0.png"], label_map=lowered)
+    with pytest.raises(DataError, match=r"do not fit their label map: .*reduce_zero_label twice.* Map 0 to field"):
+        check_split(split)

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from co2s_hf.data.images import ImageError, image_size, read_image, read_mask, write_image, write_mask
+from co2s_hf.data.images import (
+    ImageError,
+    image_size,
+    read_image,
+    read_mask,
+    read_raw_mask,
+    write_image,
+    write_mask,
+)
 
 
 def _png(path, width, height, bits, colour_type, rows):
@@ -122,3 +130,32 @@ def test_write_refuses_other_arrays(tmp_path, pixels):
         write_image(tmp_path / "a.png", pixels / 255)
     with pytest.raises(ImageError, match=r"a\.png cannot be written from int64 of shape \(16, 24\); expected \(H, W\)"):
         write_mask(tmp_path / "a.png", pixels[:, :, 0].astype(np.int64))
+
+
+# ---- raw masks ----
+
+
+def test_raw_masks_are_what_the_file_holds(tmp_path):
+    colours = np.array([[[1, 2, 3], [255, 0, 9]]], np.uint8)
+    Image.fromarray(colours).save(tmp_path / "rgb.png")
+    np.testing.assert_array_equal(read_raw_mask(tmp_path / "rgb.png"), colours)
+    opaque = np.dstack([colours, np.full((1, 2), 255, np.uint8)])
+    Image.fromarray(opaque).save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(read_raw_mask(tmp_path / "rgba.png"), colours)
+    palette = Image.fromarray(np.array([[0, 2]], np.uint8)).convert("P")
+    palette.putpalette([9, 9, 9] * 3)
+    palette.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_raw_mask(tmp_path / "palette.png"), np.array(palette))
+    Image.fromarray(np.array([[0, 60000]], np.uint16)).save(tmp_path / "16.png")
+    assert read_raw_mask(tmp_path / "16.png").tolist() == [[0, 60000]]
+    Image.fromarray(np.array([[False, True]])).save(tmp_path / "1.png")
+    assert read_raw_mask(tmp_path / "1.png").tolist() == [[0, 1]]
+
+
+def test_raw_masks_with_transparency_or_fractions_are_refused(tmp_path):
+    Image.fromarray(np.zeros((2, 2, 4), np.uint8)).save(tmp_path / "clear.png")
+    with pytest.raises(ImageError, match=r"clear\.png is partly transparent; expected .* Give the transparent pixels"):
+        read_raw_mask(tmp_path / "clear.png")
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ImageError, match=r"float\.tif holds .* expected a mask of ids"):
+        read_raw_mask(tmp_path / "float.tif")

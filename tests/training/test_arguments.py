@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
+from co2s_hf.data.label_map import LabelMap
 from training import train_semi
 from training.arguments import FREE, QUICKSTART, build_parser, parse_arguments
 
@@ -133,4 +135,42 @@ def test_refuses_arguments(argv, message, capsys):
 
 
 def test_refuses_a_recipe_without_data(recipe, capsys):
-    assert "give --data_dir, or a recipe that draws `scenes`." in refused(["--recipe", recipe("lr: 1")], capsys)
+    assert "give --dataset or --data_dir, or a recipe that draws `scenes`." in refused(
+        ["--recipe", recipe("lr: 1")], capsys
+    )
+
+
+# ---- dataset.yaml ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def described(tmp_path):
+    """A description of two classes, one with concepts, in masks of the ids 4 and 7."""
+    description = DatasetDescription(
+        root=tmp_path,
+        classes=(LandCoverClass("a", None, ("grass", "hay")), LandCoverClass("b")),
+        label_map=LabelMap(((4, 0), (7, 1), (9, 255))),
+        bands=Bands(("red", "green", "blue")),
+        validation=("v.png",),
+    )
+    description.save(tmp_path / "dataset.yaml")
+    return str(tmp_path / "dataset.yaml")
+
+
+def test_a_description_says_what_the_data_arguments_say(described, tmp_path):
+    arguments = parse_arguments(["--dataset", described])
+    assert (arguments.recipe, arguments.data_dir, arguments.classes) == (None, str(tmp_path), ["a", "b"])
+    assert arguments.concepts == {"a": ["grass", "hay"]}
+    assert arguments.label_map == {"4": "a", "7": "b", "9": "ignore"}
+    assert parse_arguments(["--dataset", described, "--concepts", "{b: [sea]}"]).concepts == {"b": ["sea"]}
+
+
+def test_a_description_and_other_words_about_the_data_are_refused(described, capsys):
+    message = refused(["--dataset", described, "--classes", "a", "--labelled", "x"], capsys)
+    assert "--dataset says it already: leave out --classes, --labelled." in message
+
+
+def test_a_description_that_breaks_its_schema_is_refused(described, capsys):
+    path = Path(described)
+    path.write_text(path.read_text().replace("7: b", "7: TODO"))
+    assert "label_map.7: expected a value, found 'TODO'. Fill it in." in refused(["--dataset", described], capsys)

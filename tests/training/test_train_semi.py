@@ -23,7 +23,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
 from co2s_hf import Co2SForSemanticSegmentation
+from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
 from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.data.label_map import LabelMap
 from tests.training.tiny_runs import (
     SCRIPT,
     STAND_INS,
@@ -35,10 +37,11 @@ from tests.training.tiny_runs import (
     write_recipe,
 )
 from training.batches import Batch
+from training.eval_semi import main as evaluate_saved
 from training.methods.co2s import Co2S
 from training.methods.supervised import Supervised
 from training.parts.schedules import Progress
-from training.train_semi import main, refuse_divergence
+from training.train_semi import find_palette, main, refuse_divergence
 
 pytestmark = pytest.mark.filterwarnings(STAND_INS)
 
@@ -480,3 +483,43 @@ def kill_after_a_new_checkpoint(process, folder, delay_s):
     assert process.poll() is None, "the run ended before it could be killed: give it more steps"
     process.send_signal(signal.SIGKILL)
     process.wait()
+
+
+# ---- dataset.yaml ----------------------------------------------------------------------------------------------------
+
+
+def test_a_described_folder_trains_on_coloured_masks_and_evaluates(user_folder, students, tmp_path, capsys):
+    """Masks of colours, unlabelled images without any: training, its panel and `eval_semi.py` read the label map."""
+    colours = np.array([[200, 0, 0], [0, 200, 0], [9, 9, 9]], np.uint8)
+    rng = np.random.default_rng(0)
+    for path in (user_folder / "labels").iterdir():
+        write_image(path, np.kron(colours[rng.integers(0, 3, (5, 6))], np.ones((8, 8, 1), np.uint8)))
+    description = DatasetDescription(
+        root=user_folder,
+        classes=(LandCoverClass("field", (200, 0, 0)), LandCoverClass("water", (0, 200, 0), ("sea", "lake"))),
+        label_map=LabelMap((((200, 0, 0), 0), ((0, 200, 0), 1), ((9, 9, 9), 255))),
+        bands=Bands(("red", "green", "blue"), rgb=(0, 1, 2)),
+        labelled=("i[01].png",),
+        validation=("i[23].png",),
+    )
+    path = user_folder / "dataset.yaml"
+    description.save(path)
+    short = dict(scenes=None, max_steps=1, eval_every=1, save_every=1)
+    arguments = tiny_arguments(user_folder, "--dataset", str(path), **{**students, **short})
+    metrics = main(arguments)
+    assert math.isfinite(metrics["losses"][0]["loss"])
+    assert list(metrics["arguments"]["label_map"].values()) == ["field", "water", "ignore"]
+    assert find_palette(arguments) == [(200, 0, 0), (0, 200, 0)]
+    run = user_folder / "run"
+    assert list(Co2SForSemanticSegmentation.from_pretrained(run / "model").config.id2label.values()) == [
+        "field",
+        "water",
+    ]
+    again = evaluate_saved([str(run / "model"), "--dataset", str(path), "--threshold", str(arguments.threshold)])
+    assert again["fused"]["mean_iou"] == pytest.approx(metrics["history"][-1]["fused"]["mean_iou"])
+
+    swapped = replace(description, classes=description.classes[::-1])
+    swapped.save(path, force=True)
+    with pytest.raises(SystemExit):
+        evaluate_saved([str(run / "model"), "--dataset", str(path)])
+    assert "has the classes water, field; the model was trained with field, water" in capsys.readouterr().err

@@ -1,0 +1,512 @@
+"""dataset.yaml: what a data set is, in one file that is checked against its schema and implies nothing."""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .folders import DataSplit, find_split
+from .images import IGNORE
+from .label_map import LabelMap, LabelMapError, Value, show_value
+
+TODO = "TODO"
+"""How every value starts that a person still has to give; a description with one is refused."""
+
+IGNORED = "ignore"
+"""The name, in a label map, of having no label."""
+
+_HEADER = """\
+# What this data set is. Paths are relative to `root`, and `root` to this file. Nothing is implied: mask values that
+# label_map does not name are errors. Values that start with TODO are for you to fill in; until then it is refused.
+#   classes      in the order of their training ids; concepts: phrases for the text encoder, null for the name alone
+#   label_map    mask value (an id, or a colour as "#RRGGBB") -> class name, or ignore
+#   images       a folder, or a glob such as data/*_sat.jpg; masks likewise: what * stands for is the same in both
+#   bands        dtype: uint8 or uint16; rgb: places of red, green and blue; mean, std: in the values of the files
+#   nodata       pixels that hold this value in every band show nothing; null: there is no such value
+#   scene_pattern  regular expression whose first group is the scene of an image name; null: each image is a scene
+#   splits       lists of globs below images, folders, or .txt lists; null: see find_split. seed: of validation_fraction
+"""
+
+
+class DescriptionError(ValueError):
+    """A description that cannot be used; the message names the file, each key, what was expected, found, and the fix.
+
+    Attributes:
+        path: The description.
+        problems: One for each key.
+    """
+
+    def __init__(self, path: Path, problems: "Sequence[Problem]") -> None:
+        """Write one message of all problems."""
+        self.path, self.problems = path, tuple(problems)
+        many = f" ({len(problems)} problems)" if len(problems) > 1 else ""
+        super().__init__(f"{path} is not a usable description{many}:" + "".join(f"\n  {p}" for p in problems))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a description."""
+
+    key: str
+    expected: str
+    found: str
+    fix: str
+
+    def __str__(self) -> str:
+        """Write it in one line."""
+        return f"{self.key}: expected {self.expected}, found {self.found}. {self.fix}"
+
+
+@dataclass(frozen=True)
+class LandCoverClass:
+    """A class: its name, its RGB colour in pictures, and phrases for the text encoder (None: the name alone)."""
+
+    name: str
+    colour: tuple[int, int, int] | None = None
+    concepts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Bands:
+    """The bands of every image: their names, which three are red, green and blue, and their statistics.
+
+    `mean` and `std` have one number per band, in the values of the files (0..255 for uint8); None if not measured.
+    """
+
+    names: tuple[str, ...]
+    dtype: str = "uint8"
+    rgb: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """What dataset.yaml says.
+
+    Attributes:
+        root: Folder of the data set, absolute.
+        classes: In the order of their training ids.
+        label_map: What every value in the masks means.
+        bands: Of every image.
+        images, masks, labelled, unlabelled, validation, scene_pattern, validation_fraction, seed: As for `find_split`.
+        nodata: Value of pixels that show nothing, in every band; None if there is none.
+    """
+
+    root: Path
+    classes: tuple[LandCoverClass, ...]
+    label_map: LabelMap
+    bands: Bands
+    images: str = "images"
+    masks: str = "labels"
+    nodata: int | None = None
+    scene_pattern: str | None = None
+    labelled: tuple[str, ...] | None = None
+    unlabelled: tuple[str, ...] | None = None
+    validation: tuple[str, ...] | None = None
+    validation_fraction: float | None = None
+    seed: int = 0
+
+    @classmethod
+    def load(cls, path: str | Path) -> "DatasetDescription":
+        """Read and check a description; opens no image.
+
+        Raises:
+            DescriptionError: The file is missing or no YAML, or breaks the schema; with every problem found.
+        """
+        path = Path(path)
+        document = _Document(path)
+        document.check()
+        return document.description()
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the description, whole or not at all; an existing file is replaced only with `force`."""
+        write_document(path, self.to_dict(Path(path)), force=force)
+
+    def to_dict(self, path: Path) -> dict[str, Any]:
+        """Give what the file at `path` holds; `root` is relative where it lies below the folder of the file."""
+        names = {IGNORE: IGNORED, **{i: one.name for i, one in enumerate(self.classes)}}
+        return {
+            "version": 1,
+            "root": root_as_seen_from(path, self.root),
+            "images": self.images,
+            "masks": self.masks,
+            "classes": [
+                {
+                    "name": one.name,
+                    "colour": None if one.colour is None else show_value(one.colour),
+                    "concepts": None if one.concepts is None else list(one.concepts),
+                }
+                for one in self.classes
+            ],
+            "label_map": {
+                value if isinstance(value, int) else show_value(value): names[target]
+                for value, target in self.label_map.entries
+            },
+            "bands": {
+                "count": self.bands.count,
+                "names": list(self.bands.names),
+                "dtype": self.bands.dtype,
+                **{name: _listed(getattr(self.bands, name)) for name in ("rgb", "mean", "std")},
+            },
+            "nodata": self.nodata,
+            "scene_pattern": self.scene_pattern,
+            "splits": {
+                **{part: _listed(getattr(self, part)) for part in ("labelled", "unlabelled", "validation")},
+                "validation_fraction": self.validation_fraction,
+                "seed": self.seed,
+            },
+        }
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of the training ids."""
+        return tuple(one.name for one in self.classes)
+
+    def find_split(self) -> DataSplit:
+        """Find the images and masks; opens no image. Raises `DataError` where the files do not fit the description."""
+        return find_split(
+            self.root,
+            classes=self.class_names,
+            images=self.images,
+            masks=self.masks,
+            labelled=self.labelled,
+            unlabelled=self.unlabelled,
+            validation=self.validation,
+            scene_pattern=self.scene_pattern,
+            validation_fraction=self.validation_fraction,
+            seed=self.seed,
+            label_map=self.label_map,
+        )
+
+
+def write_document(path: str | Path, document: Mapping[str, Any], *, force: bool = False) -> None:
+    """Write the values of a dataset.yaml, finished or with TODOs, under a header that explains its keys."""
+    # What a person edits has a line of its own; short lists stay on one.
+    text = "".join(
+        yaml.safe_dump(
+            {key: value},
+            sort_keys=False,
+            width=10**6,
+            allow_unicode=True,
+            default_flow_style=None if key in ("classes", "bands") else False,
+        )
+        for key, value in document.items()
+    )
+    write_text(path, _HEADER + text, force=force)
+
+
+def root_as_seen_from(path: str | Path, root: Path) -> str:
+    """Give `root` as the file at `path` names it: relative where it is the folder of the file or lies below."""
+    folder = Path(path).absolute().parent
+    return str(root.relative_to(folder) if root.is_relative_to(folder) else root)
+
+
+def write_text(path: str | Path, text: str, *, force: bool = False) -> None:
+    """Write a text file, whole or not at all: under another name first, then renamed.
+
+    Raises:
+        FileExistsError: The file exists and `force` is not given.
+    """
+    path = Path(path)
+    refuse_existing(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(unfinished, 0o644)  # mkstemp gives the owner alone any rights
+        os.replace(unfinished, path)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
+
+
+def refuse_existing(path: str | Path, *, force: bool) -> None:
+    """Raise FileExistsError ahead of the work whose result could not be written."""
+    if Path(path).exists() and not force:
+        raise FileExistsError(f"{path} exists already and is left as it is; choose another name, or give --force.")
+
+
+def parse_colour(text: str) -> tuple[int, int, int] | None:
+    """Read a colour written as `#RRGGBB`; None for any other text."""
+    match = re.fullmatch(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text)
+    return (int(match[1], 16), int(match[2], 16), int(match[3], 16)) if match else None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The schema
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What the value at a key must be."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+    fix: str
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _is_list(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(holds, value))
+
+
+def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+def _is_scene_pattern(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and re.compile(value).groups > 0
+    except re.error:
+        return False
+
+
+_ENTRIES = _Rule(
+    _or_null(lambda value: _is_list(value, _is_text)),
+    "null or a list of globs, folders or .txt lists",
+    'Write for example ["tile1_*.jpg"].',
+)
+_STATISTICS = _Rule(
+    _or_null(lambda value: _is_list(value, _is_number)),
+    "null or a list with a number per band",
+    "Let `co2s data init` measure it.",
+)
+_TOP = {
+    "version": _Rule(lambda value: value == 1 and _is_count(value), "1", "Write `version: 1`."),
+    "root": _Rule(_is_text, "the folder of the data set, relative to this file", 'Write "." if the file lies in it.'),
+    "images": _Rule(_is_text, "a folder or a glob below root", "Write for example `images: images`."),
+    "masks": _Rule(_is_text, "a folder or a glob below root", "Write for example `masks: labels`."),
+    "classes": _Rule(
+        lambda value: _is_list(value, lambda one: isinstance(one, dict)) and len(value) < IGNORE,
+        "a list of 1 to 254 classes",
+        "Write one `- {name: water, colour: null, concepts: null}` per class.",
+    ),
+    "label_map": _Rule(
+        lambda value: isinstance(value, dict) and bool(value),
+        "mask value: class lines",
+        "Write `0: water` or `'#E2A929': water` for every value in the masks.",
+    ),
+    "bands": _Rule(lambda value: isinstance(value, dict), "count, names, dtype and so on", "See `co2s data init`."),
+    "nodata": _Rule(
+        _or_null(_is_count), "null or a whole number from 0", "Write `nodata: null` if no pixel value means no data."
+    ),
+    "scene_pattern": _Rule(
+        _or_null(_is_scene_pattern),
+        "null or a regular expression with a group",
+        r"Write for example `scene_pattern: (tile\d+)_`.",
+    ),
+    "splits": _Rule(
+        lambda value: isinstance(value, dict),
+        "labelled, unlabelled, validation, validation_fraction and seed",
+        "See `co2s data init`.",
+    ),
+}
+_CLASS = {
+    "name": _Rule(
+        lambda value: _is_text(value) and value != IGNORED, f"a text other than {IGNORED}", "Name the class."
+    ),
+    "colour": _Rule(
+        lambda value: value is None or (isinstance(value, str) and parse_colour(value) is not None),
+        'null or a colour such as "#E2A929"',
+        "Quote it: YAML takes what follows a # for a comment.",
+    ),
+    "concepts": _Rule(
+        _or_null(lambda value: _is_list(value, _is_text)),
+        "null or a list of phrases",
+        "Write for example [water, lake, river].",
+    ),
+}
+_BANDS = {
+    "count": _Rule(lambda value: _is_count(value) and value > 0, "a whole number from 1", "Count the bands of a file."),
+    "names": _Rule(lambda value: _is_list(value, _is_text), "a list with a name per band", "Name them in their order."),
+    "dtype": _Rule(lambda value: value in ("uint8", "uint16"), "uint8 or uint16", "Look at a file of the data set."),
+    "rgb": _Rule(
+        _or_null(lambda value: _is_list(value, _is_count) and len(value) == 3),
+        "null or the places, from 0, of red, green and blue",
+        "Write for example [0, 1, 2]; null if the bands show no natural colours.",
+    ),
+    "mean": _STATISTICS,
+    "std": _Rule(
+        _or_null(lambda value: _is_list(value, lambda one: _is_number(one) and one >= 0)),
+        "null or a list with a number from 0 per band",
+        "Let `co2s data init` measure it.",
+    ),
+}
+_SPLITS = {
+    "labelled": _ENTRIES,
+    "unlabelled": _ENTRIES,
+    "validation": _ENTRIES,
+    "validation_fraction": _Rule(
+        _or_null(lambda value: _is_number(value) and 0 < value < 1),
+        "null or a number between 0 and 1",
+        "Write the share of the labelled images to hold out, for example 0.2.",
+    ),
+    "seed": _Rule(_is_count, "a whole number from 0", "Write `seed: 0`."),
+}
+
+
+class _Document:
+    """A description file being read: collects every problem before anything is made of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.problems = path, list[Problem]()
+        if not path.is_file():
+            self._refuse("the file", "a description", "no file", "Write one with `co2s data init FOLDER`.")
+            raise DescriptionError(path, self.problems)
+        try:
+            self.content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            found = " ".join(str(error).split())
+            self._refuse("the file", "YAML", found, "Correct the line, or write a new one with `co2s data init`.")
+            raise DescriptionError(path, self.problems) from None
+
+    def check(self) -> None:
+        """Hold the content against the schema; what needs sound parts is compared only if the parts are sound."""
+        for key, text in _todos(self.content, ""):
+            self._refuse(key, "a value", repr(text), "Fill it in.")
+        self._stop_at_problems()
+        self._hold(self.content, _TOP, "")
+        self._stop_at_problems()
+        for i, one in enumerate(self.content["classes"]):
+            self._hold(one, _CLASS, f"classes[{i}].")
+        self._hold(self.content["bands"], _BANDS, "bands.")
+        self._hold(self.content["splits"], _SPLITS, "splits.")
+        self._stop_at_problems()
+        self._check_names()
+        self._check_label_map()
+        self._check_bands()
+        splits = self.content["splits"]
+        if splits["validation"] is None and splits["validation_fraction"] is None:
+            fix = "Name the validation images, or give the share of the labelled images to hold out."
+            self._refuse("splits.validation", "entries, or a validation_fraction", "neither", fix)
+        self._stop_at_problems()
+
+    def description(self) -> DatasetDescription:
+        """Make the description of checked content."""
+        content, bands, splits = self.content, self.content["bands"], self.content["splits"]
+        classes = tuple(
+            LandCoverClass(
+                name=one["name"],
+                colour=None if one["colour"] is None else parse_colour(one["colour"]),
+                concepts=None if one["concepts"] is None else tuple(one["concepts"]),
+            )
+            for one in content["classes"]
+        )
+        return DatasetDescription(
+            root=Path(os.path.normpath(self.path.absolute().parent / Path(content["root"]).expanduser())),
+            classes=classes,
+            label_map=self._label_map(),
+            bands=Bands(**{name: _frozen(bands[name]) for name in ("names", "dtype", "rgb", "mean", "std")}),
+            **{name: content[name] for name in ("images", "masks", "nodata", "scene_pattern")},
+            **{name: _frozen(value) for name, value in splits.items()},
+        )
+
+    def _hold(self, content: Any, rules: Mapping[str, _Rule], prefix: str) -> None:
+        if not isinstance(content, dict):
+            self._refuse(prefix or "the file", f"the keys {', '.join(rules)}", repr(content), "See `co2s data init`.")
+            return
+        for key in content.keys() - rules.keys():
+            self._refuse(f"{prefix}{key}", f"one of {', '.join(rules)}", f"the key {key!r}", "Correct or remove it.")
+        for key, rule in rules.items():
+            if key not in content:
+                self._refuse(f"{prefix}{key}", rule.expected, "nothing", rule.fix)
+            elif not rule.holds(content[key]):
+                self._refuse(f"{prefix}{key}", rule.expected, repr(content[key]), rule.fix)
+
+    def _check_names(self) -> None:
+        names = [one["name"] for one in self.content["classes"]]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            self._refuse("classes", "different names", f"{name!r} {names.count(name)} times", "Rename or merge them.")
+
+    def _check_label_map(self) -> None:
+        names = [one["name"] for one in self.content["classes"]]
+        before = len(self.problems)
+        for value, target in self.content["label_map"].items():
+            key = f"label_map.{value}"
+            if _mask_value(value) is None:
+                fix = "Quote colours: YAML takes what follows a # for a comment."
+                self._refuse(key, 'an id such as 3 or a colour such as "#E2A929"', repr(value), fix)
+            if target not in (*names, IGNORED):
+                fix = f"Write one of {', '.join((*names, IGNORED))}; or add the class."
+                self._refuse(key, f"the name of a class, or {IGNORED}", repr(target), fix)
+        for name in sorted(set(names) - set(self.content["label_map"].values())):
+            fix = "Map a value to it, or remove the class."
+            self._refuse("label_map", f"a value that means {name!r}", "none", fix)
+        if len(self.problems) == before:
+            try:
+                self._label_map()
+            except LabelMapError as error:
+                self._refuse("label_map", "a target for each value, once", str(error), "Correct it.")
+
+    def _label_map(self) -> LabelMap:
+        ids = {one["name"]: i for i, one in enumerate(self.content["classes"])} | {IGNORED: IGNORE}
+        pairs = [(_mask_value(value), ids[target]) for value, target in self.content["label_map"].items()]
+        return LabelMap(tuple((value, target) for value, target in pairs if value is not None))
+
+    def _check_bands(self) -> None:
+        bands = self.content["bands"]
+        count = bands["count"]
+        for name in ("names", "mean", "std"):
+            if bands[name] is not None and len(bands[name]) != count:
+                fix = "Correct the list or bands.count."
+                self._refuse(f"bands.{name}", f"{count} entries, as bands.count says", f"{len(bands[name])}", fix)
+        if bands["rgb"] is not None and (max(bands["rgb"]) >= count or len(set(bands["rgb"])) < 3):
+            self._refuse(
+                "bands.rgb", f"three different places below {count}", str(bands["rgb"]), "Count the bands from 0."
+            )
+
+    def _refuse(self, key: str, expected: str, found: str, fix: str) -> None:
+        self.problems.append(Problem(key, expected, found, fix))
+
+    def _stop_at_problems(self) -> None:
+        if self.problems:
+            raise DescriptionError(self.path, self.problems)
+
+
+def _todos(content: Any, key: str) -> list[tuple[str, str]]:
+    """Find every text, value or key, that starts with TODO: (where, text)."""
+    if isinstance(content, dict):
+        parts = [(f"{key}.{name}" if key else str(name), value) for name, value in content.items()]
+        keys = [(where, name) for (where, _), name in zip(parts, content, strict=True) if str(name).startswith(TODO)]
+        return keys + [todo for where, value in parts for todo in _todos(value, where)]
+    if isinstance(content, list):
+        return [todo for i, value in enumerate(content) for todo in _todos(value, f"{key}[{i}]")]
+    return [(key, content)] if isinstance(content, str) and content.startswith(TODO) else []
+
+
+def _mask_value(value: Any) -> Value | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return parse_colour(value) if isinstance(value, str) else None
+
+
+def _listed(value: Sequence[Any] | None) -> list[Any] | None:
+    return None if value is None else list(value)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
