@@ -112,7 +112,7 @@ def draw_examples(
     draw_panel(rows, tuple(model.config.id2label.values()), palette, path)
 
 
-def _displayed(path: Path, bands: Sequence[str] | None) -> np.ndarray:
+def _displayed(path: Path, bands: Sequence[str] | None = None) -> np.ndarray:
     """An image as 8 bit for the eye; 16-bit imagery is stretched between its 2nd and 98th percentile.
 
     Of many bands, those named red, green and blue are shown, else the first three, of two the first.
