@@ -31,6 +31,8 @@ OFFICIAL_NUMERICS: dict[str, Any] = {
     "dinov3_pads_input": False,
 }
 
+RGB = ("red", "green", "blue")
+
 # Where the Auto classes find the code that lies next to a saved model.
 AUTO_MAP = {
     "AutoConfig": "configuration_co2s.Co2SConfig",
@@ -84,6 +86,11 @@ class Co2SConfig(PreTrainedConfig):
 
     clip_config: Any = None  # a CLIPVisionConfig or its dict: the CLIP student's vision tower
     dinov3_config: Any = None  # a DINOv3ViTConfig, a DINOv2 one or its dict: the DINOv3 (or DINOv2) student's ViT
+
+    # Names of the image bands in their order; None: red, green, blue, or bands whose names do not matter.
+    bands: list[str] | tuple[str, ...] | None = None
+    # How pretrained patch embeddings were made to take these bands (see `adapt_bands`); None: they were not changed.
+    band_adaptation: Literal["mean", "rgb_and_mean"] | None = None
 
     # What the pixel values handed to the model were normalised with, and what each student's weights expect.
     image_mean: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_MEAN)
@@ -159,6 +166,11 @@ class Co2SConfig(PreTrainedConfig):
                 f"clip_config.num_channels is {channels} but dinov3_config.num_channels is "
                 f"{self.dinov3_config.num_channels}: both students see the same image."
             )
+        if self.bands is not None and (len(self.bands) != channels or len(set(self.bands)) != channels):
+            raise ValueError(
+                f"bands is {list(self.bands)} but clip_config.num_channels is {channels}: give each band one name, "
+                "in the order of the bands."
+            )
         for name in ("image", "clip_image", "dinov3_image"):
             for statistic in ("mean", "std"):
                 values = getattr(self, f"{name}_{statistic}")
@@ -210,15 +222,22 @@ class Co2SConfig(PreTrainedConfig):
         class_names: Sequence[str],
         *,
         numerics: Literal["native", "official"] = "native",
+        num_channels: int | None = None,
+        bands: Sequence[str] | None = None,
         **overrides: Any,
     ) -> "Co2SConfig":
         """Configuration for two backbones, read from their folders or Hub ids.
+
+        Images of other bands than red, green and blue, in this order, need their own `image_mean` and `image_std`. Both
+        students then get images normalised with these: what their pretraining was normalised with says nothing there.
 
         Args:
             clip: any CLIP in transformers format, whole or vision tower; `None` for a tiny random one.
             dinov3: any DINOv3 or DINOv2 ViT in transformers format; `None` for a tiny random one.
             class_names: the classes, in the order of their ids.
             numerics: "native" or "official", see the class.
+            num_channels: number of image bands; default the number of `bands`, or what the backbones take.
+            bands: names of the bands. Those called red, green and blue keep the filters of pretraining.
             overrides: further fields of the configuration.
 
         Raises:
@@ -236,6 +255,10 @@ class Co2SConfig(PreTrainedConfig):
             fields.update(OFFICIAL_NUMERICS)
         elif numerics != "native":
             raise ValueError(f"numerics is {numerics!r}, expected 'native' or 'official'.")
+        pretrained = [config for config, source in ((clip_config, clip), (dinov3_config, dinov3)) if source is not None]
+        fields.update(_band_fields(clip_config.num_channels, pretrained, num_channels, bands, overrides))
+        if num_channels is not None or bands is not None:
+            clip_config.num_channels = dinov3_config.num_channels = num_channels or len(bands or ())
         fields.update(overrides)
         return cls(
             clip_config=clip_config,
@@ -244,6 +267,32 @@ class Co2SConfig(PreTrainedConfig):
             label2id={name: index for index, name in enumerate(names)},
             **fields,
         )
+
+
+def _band_fields(
+    default: int,
+    pretrained: Sequence[PreTrainedConfig],
+    num_channels: int | None,
+    bands: Sequence[str] | None,
+    given: dict[str, Any],
+) -> dict[str, Any]:
+    """Fields of `Co2SConfig` that follow from the bands of the images; `default` is how many the backbones take."""
+    names = None if bands is None else [str(name).lower() for name in bands]
+    count = num_channels or (default if names is None else len(names))
+    fields: dict[str, Any] = {"bands": names}
+    is_rgb = count == 3 and names in (None, list(RGB))
+    if not is_rgb:
+        missing = sorted({"image_mean", "image_std"} - given.keys())
+        if missing:
+            raise ValueError(
+                f"The images have {count} bands{'' if names is None else ': ' + ', '.join(names)}; expected "
+                f"{' and '.join(missing)}, one number for each band of images in [0, 1]: the default is that of RGB."
+            )
+        statistics = [(student, name) for student in ("clip", "dinov3") for name in ("image_mean", "image_std")]
+        fields |= {f"{student}_{name}": given[name] for student, name in statistics}
+    if any(config.num_channels != count or (count == 3 and not is_rgb) for config in pretrained):
+        fields["band_adaptation"] = "rgb_and_mean" if set(RGB) <= set(names or ()) else "mean"
+    return fields
 
 
 def read_clip_config(source: str | PathLike[str]) -> CLIPVisionConfig:

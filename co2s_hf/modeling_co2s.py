@@ -5,6 +5,7 @@ gives three feature maps and a guidance head that turns them, with one guidance 
 student is guided explicitly, by embeddings of class texts; the DINOv3 student implicitly, by learnable queries.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from transformers.utils import logging
 from transformers.utils.generic import ModelOutput
 
 from .class_texts_co2s import encode_class_texts, has_text_tower, stand_in_embeddings
-from .configuration_co2s import Co2SConfig
+from .configuration_co2s import RGB, Co2SConfig, read_clip_config, read_dino_config
 
 IGNORE_INDEX = 255
 WINDOW_BATCH = 8  # windows per forward pass of the sliding window: bounds memory, not results
@@ -578,6 +579,8 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
     ) -> "Co2SForSemanticSegmentation":
         """A model that starts from pretrained backbones; heads and queries are random.
 
+        For other bands than red, green and blue, patch embeddings are adapted: see `adapt_bands`.
+
         Args:
             clip: folder or Hub id of any CLIP in transformers format; `None` for a tiny random one.
             dinov3: folder or Hub id of any DINOv3 or DINOv2 ViT; `None` for a tiny random one.
@@ -585,7 +588,7 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             concepts: for each class the phrases whose embeddings are averaged; default its name.
             text_embeddings: (num_labels, projection_dim) made elsewhere, instead of `clip`'s own text tower. Without
                 either, stand-ins that carry no meaning, and a UserWarning.
-            config_fields: see `Co2SConfig.from_backbones`.
+            config_fields: see `Co2SConfig.from_backbones`; `num_channels` and `bands` are among them.
 
         Raises:
             ValueError: a folder holds another model or lacks weights, or the embeddings do not fit.
@@ -593,9 +596,9 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         config = Co2SConfig.from_backbones(clip, dinov3, class_names, **config_fields)
         model = cls(config)
         if clip is not None:
-            _load_backbone(model.clip.backbone, clip)
+            _load_backbone(model.clip.backbone, clip, read_clip_config(clip).num_channels, config.bands)
         if dinov3 is not None:
-            _load_backbone(model.dinov3.backbone, dinov3)
+            _load_backbone(model.dinov3.backbone, dinov3, read_dino_config(dinov3).num_channels, config.bands)
         if text_embeddings is None:
             concepts = concepts or [[name] for name in class_names]
             if clip is not None and has_text_tower(clip):
@@ -638,11 +641,47 @@ def _expecting_unused_weights() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _load_backbone(backbone: PreTrainedModel, source: str | PathLike[str]) -> None:
+def adapt_bands(weight: torch.Tensor, num_channels: int, bands: Sequence[str] | None = None) -> torch.Tensor:
+    """Patch embedding for N bands from one for C, such that a picture that is grey over all bands looks the same.
+
+    W'_n = (C / N) V_n,    V_n = W_c if C = 3 and band n is called what band c is: red, green or blue
+                           V_n = mean_c W_c otherwise
+
+    The sum over the bands stays: sum_n W'_n = sum_c W_c. Therefore filters are kept by name only where all three names
+    occur; were just two of them there, the sum would change. Without names, as many bands as before stay as they are.
+
+    Args:
+        weight: (hidden_size, C, height, width).
+        num_channels: N.
+        bands: N names, or None.
+
+    Returns:
+        (hidden_size, N, height, width)
+
+    >>> adapt_bands(torch.tensor([3.0, 6.0, 9.0]).view(1, 3, 1, 1), 4, ["blue", "green", "red", "nir"]).flatten()
+    tensor([6.7500, 4.5000, 2.2500, 4.5000])
+    """
+    pretrained = weight.shape[1]
+    if pretrained == num_channels and (bands is None or pretrained != len(RGB)):
+        return weight
+    filters = dict(zip(RGB, weight.unbind(1), strict=True)) if pretrained == len(RGB) else {}
+    if bands is None or not set(RGB) <= set(bands):
+        filters = {}
+    mean = weight.mean(1)
+    chosen = [filters.get(name, mean) for name in (bands or [""] * num_channels)]
+    return torch.stack(chosen, dim=1) * (pretrained / num_channels)
+
+
+def _load_backbone(
+    backbone: PreTrainedModel, source: str | PathLike[str], num_channels: int, bands: Sequence[str] | None
+) -> None:
+    """Copy the weights of `source`, made for `num_channels` bands, into a backbone made for `bands`."""
     backbone_class: Any = type(backbone)  # transformers does not declare the pair that output_loading_info gives
+    config = copy.deepcopy(backbone.config)
+    config.num_channels = num_channels
     with _expecting_unused_weights():
         loaded, report = backbone_class.from_pretrained(
-            source, config=backbone.config, dtype=torch.float32, output_loading_info=True
+            source, config=config, dtype=torch.float32, output_loading_info=True
         )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -650,7 +689,11 @@ def _load_backbone(backbone: PreTrainedModel, source: str | PathLike[str]) -> No
             f"{source} lacks {len(missing)} weights of its {backbone_class.__name__}, the first is {missing[0]!r}: "
             f"expected a complete model in transformers format."
         )
-    backbone.load_state_dict(loaded.state_dict())
+    weights = loaded.state_dict()
+    for name, weight in weights.items():
+        if "patch_embedding" in name and weight.ndim == 4:  # each family nests and names this layer a little otherwise
+            weights[name] = adapt_bands(weight, backbone.config.num_channels, bands)
+    backbone.load_state_dict(weights)
 
 
 __all__ = ["Co2SForSemanticSegmentation", "Co2SOutput", "Co2SPreTrainedModel"]

@@ -181,6 +181,49 @@ def test_refuses_unusable_class_names(names):
         Co2SConfig.from_backbones(None, None, names)
 
 
+@pytest.mark.parametrize("numerics", ["native", "official"])
+def test_other_bands_bring_their_own_statistics(numerics):
+    mean, std = [0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]
+    config = Co2SConfig.from_backbones(
+        None, None, NAMES, bands=["Red", "green", "blue", "nir"], image_mean=mean, image_std=std, numerics=numerics
+    )
+    assert config.num_channels == config.dinov3_config.num_channels == 4
+    assert config.bands == ["red", "green", "blue", "nir"]
+    assert config.image_mean == config.clip_image_mean == config.dinov3_image_mean == mean
+    assert config.image_std == config.clip_image_std == config.dinov3_image_std == std
+    assert config.band_adaptation is None, "nothing was pretrained"
+
+
+def test_named_rgb_changes_nothing_else():
+    named, plain = (
+        Co2SConfig.from_backbones(None, None, NAMES, bands=b).to_dict() for b in (["red", "green", "blue"], None)
+    )
+    assert named.pop("bands") == ["red", "green", "blue"] and plain.pop("bands") is None
+    assert named == plain
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(num_channels=6), "The images have 6 bands; expected image_mean and image_std, one number for each band"),
+        (
+            dict(bands=["nir", "red", "green"]),
+            "The images have 3 bands: nir, red, green; expected image_mean and image_",
+        ),
+        (dict(num_channels=4, image_mean=[0.5] * 4), "The images have 4 bands; expected image_std, one number"),
+        (
+            dict(num_channels=4, image_mean=[0.5] * 3, image_std=[0.5] * 4),
+            "image_mean has 3 values but clip_config.num_",
+        ),
+        (dict(num_channels=2, bands=["a"], image_mean=[0.5] * 2, image_std=[0.5] * 2), r"bands is \['a'\] but .* is 2"),
+        (dict(bands=["a", "A"], image_mean=[0.5] * 2, image_std=[0.5] * 2), r"bands is \['a', 'a'\] .* each band one"),
+    ],
+)
+def test_refuses_bands_that_do_not_fit(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Co2SConfig.from_backbones(None, None, NAMES, **fields)
+
+
 def test_refuses_unknown_numerics():
     with pytest.raises(ValueError, match="numerics is 'exact', expected 'native' or 'official'"):
         Co2SConfig.from_backbones(None, None, NAMES, numerics="exact")

@@ -10,6 +10,7 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
     Dinov2Config,
+    Dinov2Model,
     Dinov2WithRegistersConfig,
     DINOv3ViTConfig,
     DINOv3ViTModel,
@@ -20,6 +21,7 @@ from co2s_hf.modeling_co2s import (
     Co2SForSemanticSegmentation,
     Co2SGuidanceHead,
     Co2SOutput,
+    adapt_bands,
     fuse_logits,
     window_starts,
 )
@@ -495,6 +497,94 @@ def test_backbones_keep_their_weights(backbones):
     assert all(torch.equal(value, plain[name]) for name, value in kept.items())
     with torch.no_grad():
         assert model(pixels(1, 3, 20, 20)).logits.shape == (1, 3, 20, 20)
+
+
+SIX_BANDS = dict(image_mean=[0.05, 0.06, 0.07, 0.2, 0.1, 0.08], image_std=[0.02, 0.02, 0.03, 0.1, 0.05, 0.04])
+WITH_RGB = ["coastal", "Blue", "green", "red", "nir", "swir"]
+WITHOUT_BLUE = ["swir1", "nir", "red", "green"]
+
+
+def test_adapted_filters_by_hand():
+    weight = torch.tensor([3.0, 6.0, 12.0]).view(1, 3, 1, 1)
+
+    def adapted(*arguments):
+        return adapt_bands(weight, *arguments).flatten().tolist()
+
+    assert adapted(3) == adapted(3, ["red", "green", "blue"]) == [3, 6, 12]
+    assert adapted(3, ["blue", "green", "red"]) == [12, 6, 3]
+    assert adapted(3, ["nir", "red", "green"]) == [7, 7, 7]
+    assert adapted(1) == [21]
+    assert adapted(4, WITHOUT_BLUE) == [5.25] * 4
+    assert adapted(6, [name.lower() for name in WITH_RGB]) == [3.5, 6, 3, 1.5, 3.5, 3.5]
+    assert adapt_bands(torch.ones(1, 13, 1, 1), 13, list("abcdefghijklm")).flatten().tolist() == [1] * 13
+    assert adapt_bands(torch.ones(1, 13, 1, 1), 1).flatten().tolist() == [13]
+
+
+@pytest.mark.parametrize("bands", [None, WITH_RGB])
+@pytest.mark.parametrize("second", ["dinov3", "dinov2"])
+def test_a_grey_picture_of_six_bands_looks_as_one_of_three(backbones, tmp_path, bands, second):
+    clip, dinov3, _, _ = backbones
+    if second == "dinov2":
+        torch.manual_seed(4)
+        dinov3 = tmp_path
+        Dinov2Model(Dinov2Config(**SIZE, patch_size=8, image_size=32)).save_pretrained(dinov3)
+    text = torch.nn.functional.normalize(pixels(3, 12), dim=1)
+    fields = dict(text_embeddings=text, **HEAD)
+    same = {
+        f"{student}{name}": [0.5] * 3 for student in ("", "clip_", "dinov3_") for name in ("image_mean", "image_std")
+    }
+    three = Co2SForSemanticSegmentation.from_backbones(clip, dinov3, NAMES, **fields, **same).eval()
+    six = Co2SForSemanticSegmentation.from_backbones(
+        clip, dinov3, NAMES, num_channels=6, bands=bands, **fields, **SIX_BANDS
+    ).eval()
+    assert six.config.num_channels == 6
+    assert six.config.band_adaptation == ("mean" if bands is None else "rgb_and_mean")
+    assert three.config.band_adaptation is None
+    grey, colour = pixels(2, 1, 32, 40), pixels(2, 6, 32, 40)
+    with torch.no_grad():
+        for student in ("clip", "dinov3"):
+            want, found = getattr(three, student), getattr(six, student)
+            for one, other in zip(
+                want.features(grey.expand(-1, 3, -1, -1)), found.features(grey.expand(-1, 6, -1, -1)), strict=True
+            ):
+                torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+            assert not torch.allclose(found.features(colour)[0], found.features(colour.flip(1))[0]) or bands is None
+            assert torch.equal(found.renormalize(colour), colour)
+
+
+def test_six_bands_survive_saving(backbones, tmp_path):
+    clip, dinov3, _, _ = backbones
+    text = torch.nn.functional.normalize(pixels(3, 12), dim=1)
+    model = Co2SForSemanticSegmentation.from_backbones(
+        clip, dinov3, NAMES, bands=WITH_RGB, text_embeddings=text, **HEAD, **SIX_BANDS
+    ).eval()
+    model.save_pretrained(tmp_path)
+    loaded = load_aligned(tmp_path)
+    assert loaded.config.bands == [name.lower() for name in WITH_RGB]
+    assert (loaded.config.num_channels, loaded.config.band_adaptation) == (6, "rgb_and_mean")
+    image = pixels(1, 6, 24, 24)
+    with torch.no_grad():
+        assert torch.equal(loaded(image).logits, copy.deepcopy(model)(image).logits)
+    with pytest.raises(ValueError, match="this model was built for 6 bands"):
+        model(pixels(1, 3, 24, 24))
+
+
+def test_a_backbone_that_takes_the_bands_already_keeps_its_weights(tmp_path):
+    torch.manual_seed(3)
+    clip, dinov3 = CLIPVisionModelWithProjection(clip_config(num_channels=6)), DINOv3ViTModel(dinov3_config())
+    clip.save_pretrained(tmp_path / "clip")
+    dinov3.save_pretrained(tmp_path / "dinov3")
+    model = Co2SForSemanticSegmentation.from_backbones(
+        tmp_path / "clip",
+        tmp_path / "dinov3",
+        NAMES,
+        num_channels=6,
+        text_embeddings=torch.nn.functional.normalize(pixels(3, 12), dim=1),
+        **HEAD,
+        **SIX_BANDS,
+    )
+    name = "vision_model.embeddings.patch_embedding.weight"
+    assert torch.equal(model.clip.backbone.state_dict()[name], clip.state_dict()[name])
 
 
 def test_refuses_a_folder_that_lacks_weights(backbones, tmp_path):

@@ -81,6 +81,15 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--scene_pattern", help=r"regular expression whose first group is the scene, e.g. '(tile\d+)_'")
     data.add_argument("--validation_fraction", type=float, help="share of labelled images held out, by whole scenes")
     data.add_argument("--image_scale", type=float, default=1.0, help="factor on the size of every image")
+    data.add_argument("--bands", nargs="+", help="names of the image bands in their order; default: red green blue")
+    data.add_argument("--image_mean", type=float, nargs="+", help="of each band, in [0, 1]; default: that of ImageNet")
+    data.add_argument("--image_std", type=float, nargs="+", help="of each band, in [0, 1]; default: that of ImageNet")
+    data.add_argument(
+        "--nodata", type=int, help="value of bands without data, where the files do not say it themselves"
+    )
+    data.add_argument(
+        "--ignore_is_final", action="store_true", help="mask value 255 means left out, not: unlabelled, to be learned"
+    )
     data.add_argument("--scenes", type=yaml.safe_load, help="drawn scenes: number of labelled, unlabelled, validation")
 
     model = parser.add_argument_group("model")
@@ -215,6 +224,8 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
         problems.append("give --dataset or --data_dir, or a recipe that draws `scenes`.")
     if arguments.official and arguments.method != "co2s":
         problems.append(f"--official reproduces the released Co2S step, but --method is {arguments.method}.")
+    if arguments.official and arguments.nodata is not None:
+        problems.append("--official reproduces a step that knows no --nodata: train without one of the two.")
     for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every"):
         if getattr(arguments, name) < 1:
             problems.append(f"--{name} is {getattr(arguments, name)}, expected at least 1.")

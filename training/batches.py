@@ -16,9 +16,9 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from co2s_hf.data.folders import Sample, read_labels
-from co2s_hf.data.images import read_image
+from co2s_hf.data.images import IGNORE, read_image_and_valid
 
-from .views import HUE, ViewNeeds, cutmix_box, random_crop, strong_view
+from .views import HUE, ViewNeeds, cutmix_box, random_crop, resize_valid, strong_view
 
 # Streams of random numbers: each of them goes its own way, so that a method without a partner sees the same crops.
 _LABELLED, _UNLABELLED, _PARTNER, _LABELLED_ORDER, _UNLABELLED_ORDER = range(1, 6)
@@ -30,11 +30,11 @@ class Batch:
 
     Attributes:
         x: Labelled crops (B, C, S, S) float32, normalised like all images here.
-        y: Their class ids (B, S, S) int64, 255 ignored.
+        y: Their class ids (B, S, S) int64, 255 ignored: without a label, on padding, or without data.
         u_w: Weak view of unlabelled crops (B, C, S, S); u_s1, u_s2 their strong views.
-        u_valid: (B, S, S) bool, False on padding.
+        u_valid: (B, S, S) bool, False on padding, where there is no data, and where the label is known.
         box1: CutMix box of s1 (B, S, S) bool; box2 that of s2.
-        p_w: Weak view of the CutMix partner; p_s1, p_s2 its strong views, p_valid False on padding.
+        p_w: Weak view of the CutMix partner; p_s1, p_s2 its strong views; p_valid as u_valid.
     """
 
     x: Tensor
@@ -74,9 +74,17 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
     Each of the two lists is gone through in an order of its own, drawn anew for every pass. Decoded images are kept in
     memory while there is room.
 
+    A labelled image with points, scribbles or one corner labelled is two things: what is labelled teaches as in every
+    labelled image, and the image is also one of the unlabelled pool, where it counts but for its labelled pixels, which
+    a pseudo-label could only contradict. So that almost completely labelled images do not crowd out unlabelled ones
+    with hardly a pixel to learn from, such an image stands back at random for an unlabelled one, as often as the share
+    of its pixels that are labelled.
+
     Args:
         labelled: Samples with masks.
         unlabelled: Samples whose masks are never looked at; may be empty where `views` needs none.
+        partly_labelled: Labelled samples that join the unlabelled pool, with the share of their pixels that do, in
+            (0, 1]; see `find_partly_labelled`.
         crop_px: Side S of the crops.
         seed: Draws the orders and the augmentations.
         views: What the method needs.
@@ -85,6 +93,8 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         scale_range: Bounds of the random scale.
         image_scale: Factor on the size of every image ahead of anything else; 0.5 trains at half the resolution.
         hue_range: Largest turn of the hue in strong views, see `strong_view`.
+        nodata: Value of pixels without data, see `read_image_and_valid`. Pixels without data enter no loss; the models
+            see them as padding, with 0 in every band.
         cache_bytes: Memory for decoded images, shared by all workers of a loader.
     """
 
@@ -101,6 +111,8 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         scale_range: tuple[float, float] = (0.5, 2.0),
         image_scale: float = 1.0,
         hue_range: float = HUE,
+        nodata: int | None = None,
+        partly_labelled: Sequence[tuple[Sample, float]] = (),
         cache_bytes: int = 2 * 2**30,
     ) -> None:
         """Take the lists; no file is read before the first position. Raises ValueError where a list is empty."""
@@ -109,11 +121,12 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
                 f"There are {len(labelled)} labelled and {len(unlabelled)} unlabelled images; expected some of each."
             )
         _require_masks(labelled)
-        self.labelled, self.unlabelled = tuple(labelled), tuple(unlabelled)
+        self.labelled, self.unlabelled, self.partly_labelled = map(tuple, (labelled, unlabelled, partly_labelled))
+        self.pool_size = len(self.unlabelled) + len(self.partly_labelled)
         self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
         self.hue_range = hue_range
         self.normalise = _Normalise(mean, std)
-        self.read = _Reader(image_scale, cache_bytes)
+        self.read = _Reader(image_scale, cache_bytes, nodata, num_bands=len(mean))
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         """Make the tensors of one position, named as in `Batch`, without the batch dimension."""
@@ -125,19 +138,22 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
             return tensors
 
         rng = self._rng(position, _UNLABELLED)
-        i = self._index(position, len(self.unlabelled), _UNLABELLED_ORDER)
-        tensors |= self._unlabelled_views("u", self.unlabelled[i], rng)
+        i = self._index(position, self.pool_size, _UNLABELLED_ORDER)
+        tensors |= self._unlabelled_views("u", i, rng)
         tensors |= {"box1": cutmix_box(self.crop_px, rng), "box2": cutmix_box(self.crop_px, rng)}
         if self.views.partner is None:
             return tensors
 
         rng = self._rng(position, _PARTNER)
-        if self.views.partner == "other" and len(self.unlabelled) > 1:
-            i = (i + int(rng.integers(1, len(self.unlabelled)))) % len(self.unlabelled)
-        return tensors | self._unlabelled_views("p", self.unlabelled[i], rng)
+        if self.views.partner == "other" and self.pool_size > 1:
+            i = (i + int(rng.integers(1, self.pool_size))) % self.pool_size
+        return tensors | self._unlabelled_views("p", i, rng)
 
-    def _unlabelled_views(self, name: str, sample: Sample, rng: np.random.Generator) -> dict[str, Tensor]:
-        crop, _, valid = self._crop(sample, rng, with_labels=False)
+    def _unlabelled_views(self, name: str, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        sample, without_labels = self._from_pool(index, rng)
+        crop, labels, valid = self._crop(sample, rng, with_labels=without_labels)
+        if labels is not None:
+            valid = valid & (labels == IGNORE)
         image = _to_unit(crop)
         return {
             f"{name}_w": self.normalise(image),
@@ -146,11 +162,21 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
             f"{name}_valid": valid,
         }
 
+    def _from_pool(self, index: int, rng: np.random.Generator) -> tuple[Sample, bool]:
+        """Give an image of the unlabelled pool, and whether what is labelled in it must be left out."""
+        if index >= len(self.unlabelled):
+            sample, share = self.partly_labelled[index - len(self.unlabelled)]
+            if rng.random() < share:
+                return sample, True
+            index = int(rng.integers(len(self.unlabelled)))
+        return self.unlabelled[index], False
+
     def _crop(
         self, sample: Sample, rng: np.random.Generator, *, with_labels: bool
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        image, mask = self.read.image(sample.image), self.read.labels(sample) if with_labels else None
-        return random_crop(image, mask, crop_px=self.crop_px, scale_range=self.scale_range, rng=rng)
+        image, valid = self.read.image(sample.image)
+        labels = self.read.labels(sample) if with_labels else None
+        return random_crop(image, labels, valid, crop_px=self.crop_px, scale_range=self.scale_range, rng=rng)
 
     def _index(self, position: int, count: int, stream: int) -> int:
         return int(_order(count, self.seed, position // count, stream)[position % count])
@@ -167,16 +193,23 @@ class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         image_scale: Factor on the size of every image; the labels keep their size, for predictions to be resized to.
         mean: Mean of every band of images in [0, 1]; subtracted.
         std: Standard deviation of every band; divided by.
+        nodata: Value of pixels without data, see `read_image_and_valid`: their label becomes 255.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], *, mean: Sequence[float], std: Sequence[float], image_scale: float = 1.0
+        self,
+        samples: Sequence[Sample],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        image_scale: float = 1.0,
+        nodata: int | None = None,
     ) -> None:
         """Take the list. Raises ValueError where a sample has no mask."""
         _require_masks(samples)
         self.samples = tuple(samples)
         self.normalise = _Normalise(mean, std)
-        self.read = _Reader(image_scale, cache_bytes=0)
+        self.read = _Reader(image_scale, 0, nodata, num_bands=len(mean))
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -185,8 +218,33 @@ class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
         """Give pixel values (C, H, W) float32, labels (H', W') int64 as large as the mask file, and the file name."""
         sample = self.samples[index]
-        pixel_values = self.normalise(self.read.image(sample.image))
-        return pixel_values, torch.from_numpy(read_labels(sample)).long(), sample.image.name
+        image, valid = self.read.whole_image(sample.image)
+        labels = torch.from_numpy(read_labels(sample)).long()
+        if valid is not None:
+            labels[~valid] = IGNORE
+        return self.normalise(self.read.scaled_image(image)), labels, sample.image.name
+
+
+def find_partly_labelled(
+    samples: Sequence[Sample], nodata: int | None = None, num_bands: int | None = None
+) -> list[tuple[Sample, float]]:
+    """Find the samples with masks where pixels hold data but have no label, and the share of the pixels that do.
+
+    Args:
+        samples: Samples with masks.
+        nodata: Value of pixels without data; those are not asked for a label.
+        num_bands: Of the images, see `read_image_and_valid`.
+    """
+    found = []
+    for sample in samples:
+        unlabelled = read_labels(sample) == IGNORE
+        valid = read_image_and_valid(sample.image, nodata, num_bands=num_bands)[1] if unlabelled.any() else None
+        if valid is not None:
+            unlabelled &= valid
+        share = float(unlabelled.sum() / (unlabelled.size if valid is None else valid.sum().clip(min=1)))
+        if share > 0:
+            found.append((sample, share))
+    return found
 
 
 def train_loader(
@@ -244,44 +302,60 @@ class _Positions(Sampler[list[int]]):
 
 
 class _Reader:
-    """Reads images as (C, H, W) uint8, or float32 in [0, 1] from 16 bits, and labels as (H, W) uint8, at one scale."""
+    """Reads images and labels at one scale, and keeps them.
 
-    def __init__(self, scale: float, cache_bytes: int) -> None:
-        self.scale, self.cache_bytes = scale, cache_bytes
-        self.cache: dict[Path, Tensor] = {}
+    Images are (C, H, W) uint8, or float32 in [0, 1] from 16 bits, with 0 where they hold no data, and come with (H, W)
+    bool, False there, or None; masks are (H, W) uint8.
+    """
+
+    def __init__(self, scale: float, cache_bytes: int, nodata: int | None, num_bands: int) -> None:
+        self.scale, self.cache_bytes, self.nodata, self.num_bands = scale, cache_bytes, nodata, num_bands
+        self.cache: dict[Path, tuple[Tensor, Tensor | None]] = {}
         self.used_bytes = 0
 
-    def image(self, path: Path) -> Tensor:
+    def image(self, path: Path) -> tuple[Tensor, Tensor | None]:
         cached = self.cache.get(path)
         if cached is not None:
             return cached
-        pixels = read_image(path)
+        image, valid = self.whole_image(path)
+        if valid is not None and self.scale != 1:
+            valid = resize_valid(valid, *self._scaled(valid))
+        return self._keep(path, self.scaled_image(image), valid)
+
+    def whole_image(self, path: Path) -> tuple[Tensor, Tensor | None]:
+        pixels, valid = read_image_and_valid(path, self.nodata, num_bands=self.num_bands)
+        if valid is not None:
+            pixels[~valid] = 0  # whatever the file has there, also 65535, must not reach the statistics of a network
         if pixels.dtype == np.uint16:
             pixels = pixels.astype(np.float32) / np.float32(65535)
         image = torch.from_numpy(pixels).permute(2, 0, 1)  # (H, W, C) -> (C, H, W)
-        if self.scale != 1:
-            image = interpolate(image[None], self._scaled(image), mode="bilinear", antialias=True)[0]
-        return self._keep(path, image)
+        return image, None if valid is None else torch.from_numpy(valid)
+
+    def scaled_image(self, image: Tensor) -> Tensor:
+        if self.scale == 1:
+            return image
+        return interpolate(image[None], self._scaled(image), mode="bilinear", antialias=True)[0]
 
     def labels(self, sample: Sample) -> Tensor:
         cached = self.cache.get(sample.mask)
         if cached is not None:
-            return cached
+            return cached[0]
         labels = torch.from_numpy(read_labels(sample))
         if self.scale != 1:
             labels = interpolate(labels[None, None], self._scaled(labels), mode="nearest-exact")[0, 0]
-        return self._keep(sample.mask, labels)
+        return self._keep(sample.mask, labels, None)[0]
 
     def _scaled(self, plane: Tensor) -> tuple[int, int]:
         height, width = (max(1, int(side * self.scale + 0.5)) for side in plane.shape[-2:])
         return height, width
 
-    def _keep(self, path: Path, tensor: Tensor) -> Tensor:
+    def _keep(self, path: Path, tensor: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         worker = get_worker_info()
-        if self.used_bytes + tensor.nbytes <= self.cache_bytes // (worker.num_workers if worker else 1):
-            self.cache[path] = tensor
-            self.used_bytes += tensor.nbytes
-        return tensor
+        size_bytes = tensor.nbytes + (0 if valid is None else valid.nbytes)
+        if self.used_bytes + size_bytes <= self.cache_bytes // (worker.num_workers if worker else 1):
+            self.cache[path] = tensor, valid
+            self.used_bytes += size_bytes
+        return tensor, valid
 
 
 class _Normalise:

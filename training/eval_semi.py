@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
+from co2s_hf.configuration_co2s import RGB
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataError, Sample, check_labelled, find_split
 from co2s_hf.data.images import read_image
@@ -103,13 +104,26 @@ def draw_examples(
         pixel_values, labels, _ = dataset[int(index)]
         logits = predict(model, pixel_values, labels.shape, accelerator)
         maps = {name: values.argmax(1)[0].byte().cpu().numpy() for name, values in logits.items()}
-        rows.append({"image": _displayed(dataset.samples[index].image), "truth": labels.byte().numpy(), **maps})
+        rows.append(
+            {
+                "image": _displayed(dataset.samples[index].image, model.config.bands),
+                "truth": labels.byte().numpy(),
+                **maps,
+            }
+        )
     draw_panel(rows, tuple(model.config.id2label.values()), palette, path)
 
 
-def _displayed(path: Path) -> np.ndarray:
-    """An image as 8 bit for the eye; 16-bit imagery is stretched between its 2nd and 98th percentile."""
-    image = read_image(path)
+def _displayed(path: Path, bands: Sequence[str] | None = None) -> np.ndarray:
+    """An image as 8 bit for the eye; 16-bit imagery is stretched between its 2nd and 98th percentile.
+
+    Of many bands, those named red, green and blue are shown, else the first three, of two the first.
+    """
+    image = read_image(path, num_bands=None if bands is None else len(bands))
+    if bands is not None and set(RGB) <= set(bands):
+        image = image[:, :, [bands.index(name) for name in RGB]]
+    elif image.shape[2] != 3:
+        image = image[:, :, : 3 if image.shape[2] > 3 else 1]
     if image.dtype == np.uint8:
         return image
     low, high = np.percentile(image, (2, 98))
@@ -152,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "--validation", nargs="+", help="globs, folders or .txt lists; default: of --data_dir every image with a mask"
     )
     parser.add_argument("--image_scale", type=float, default=1.0, help="factor on the size of every image, as trained")
+    parser.add_argument("--nodata", type=int, help="value of bands without data, as trained")
     parser.add_argument("--threshold", type=float, default=0.95, help="confidence of a pseudo-label")
     parser.add_argument("--official", action="store_true", help="resize logits to the labels as the papers' code does")
     parser.add_argument("--output_dir", help="also write metrics.json and panel.png here")
@@ -166,7 +181,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for warning in warnings:
         accelerator.print(f"warning: {warning}")
     dataset = EvaluationDataset(
-        samples, mean=config.image_mean, std=config.image_std, image_scale=arguments.image_scale
+        samples,
+        mean=config.image_mean,
+        std=config.image_std,
+        image_scale=arguments.image_scale,
+        nodata=arguments.nodata,
     )
     results = evaluate(model, dataset, accelerator, threshold=arguments.threshold, align_corners=arguments.official)
     if accelerator.is_main_process:

@@ -31,13 +31,13 @@ from co2s_hf.configuration_co2s import Co2SConfig
 from co2s_hf.convert.co2s import discard_dinov3_prior
 from co2s_hf.data import synthetic
 from co2s_hf.data.description import DatasetDescription
-from co2s_hf.data.folders import DataSplit, check_split, find_split
+from co2s_hf.data.folders import DataSplit, Sample, check_split, find_split
 from co2s_hf.image_processing_co2s import Co2SImageProcessor
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.publish.card import CardFacts, Parent, model_card
 from co2s_hf.text import class_embeddings, concepts_for
 from training.arguments import FREE, parse_arguments, plain_refusals
-from training.batches import EvaluationDataset, SemiDataset, train_loader
+from training.batches import EvaluationDataset, SemiDataset, find_partly_labelled, train_loader
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.eval_semi import draw_examples, evaluate
 from training.methods import METHODS
@@ -68,10 +68,13 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         checkpoint = find_checkpoint(output / "checkpoints", arguments.resume)
         with accelerator.main_process_first():
             split = find_data(arguments)
-        warnings = check_split(split, decode_unlabelled=accelerator.is_main_process)
-    say(
-        f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation images"
-    )
+        num_bands = Co2SConfig.from_backbones(
+            arguments.clip, arguments.dinov3, split.classes, **model_fields(arguments)
+        ).num_channels
+        warnings = check_split(split, num_bands, decode_unlabelled=accelerator.is_main_process)
+        is_final = arguments.official or arguments.ignore_is_final
+        partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
+    say(found(split, partly))
     for warning in warnings:
         say(f"warning: {warning}")
 
@@ -94,10 +97,16 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         scale_range=tuple(arguments.scale_range),
         image_scale=arguments.image_scale,
         hue_range=arguments.hue_range,
+        nodata=arguments.nodata,
+        partly_labelled=partly,
         cache_bytes=int(arguments.cache_gb * 2**30),
     )
     validation = EvaluationDataset(
-        split.validation, mean=config.image_mean, std=config.image_std, image_scale=arguments.image_scale
+        split.validation,
+        mean=config.image_mean,
+        std=config.image_std,
+        image_scale=arguments.image_scale,
+        nodata=arguments.nodata,
     )
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -271,20 +280,38 @@ def find_palette(arguments: argparse.Namespace) -> Sequence[tuple[int, int, int]
     return synthetic.PALETTE if arguments.data_dir is None else None
 
 
-def build_model(arguments: argparse.Namespace, classes: Sequence[str]) -> Co2SForSemanticSegmentation:
-    """Two students from the named backbones, guided by the texts of the classes."""
+def found(split: DataSplit, partly: Sequence[tuple[Sample, float]]) -> str:
+    """What there is to learn from, for the terminal."""
+    text = (
+        f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation images"
+    )
+    if not partly:
+        return text
+    share = 100 * sum(share for _, share in partly) / len(partly)
+    return f"{text}\n{len(partly)} labelled images are {share:.1f} % unlabelled: those pixels join the unlabelled pool"
+
+
+def model_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments say about `Co2SConfig.from_backbones`."""
     fields = {"window_px": arguments.crop_px, **(arguments.config or {})}
     unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(Co2SConfig)})
     if unknown:  # transformers would keep them without a word
         raise ValueError(f"--config names {', '.join(unknown)}, but Co2SConfig has no such field: check the spelling.")
-    numerics = "official" if arguments.official else "native"
-    width = Co2SConfig.from_backbones(arguments.clip, arguments.dinov3, classes).clip_config.projection_dim
+    named = {name: getattr(arguments, name) for name in ("bands", "image_mean", "image_std")}
+    fields |= {name: value for name, value in named.items() if value is not None}
+    return {"numerics": "official" if arguments.official else "native", **fields}
+
+
+def build_model(arguments: argparse.Namespace, classes: Sequence[str]) -> Co2SForSemanticSegmentation:
+    """Two students from the named backbones, guided by the texts of the classes."""
+    fields = model_fields(arguments)
+    width = Co2SConfig.from_backbones(arguments.clip, arguments.dinov3, classes, **fields).clip_config.projection_dim
     named = {"dataset": arguments.concepts} if isinstance(arguments.concepts, str) else {"concepts": arguments.concepts}
     text_embeddings = class_embeddings(
         concepts_for(classes, **named), text_source(arguments), dim=width, open_clip_model=arguments.open_clip_model
     )
     model = Co2SForSemanticSegmentation.from_backbones(
-        arguments.clip, arguments.dinov3, classes, text_embeddings=text_embeddings, numerics=numerics, **fields
+        arguments.clip, arguments.dinov3, classes, text_embeddings=text_embeddings, **fields
     )
     if arguments.discard_dinov3_prior:
         discard_dinov3_prior(model)

@@ -47,7 +47,13 @@ class ViewNeeds:
 
 
 def random_crop(
-    image: Tensor, mask: Tensor | None, *, crop_px: int, scale_range: tuple[float, float], rng: np.random.Generator
+    image: Tensor,
+    mask: Tensor | None,
+    valid: Tensor | None = None,
+    *,
+    crop_px: int,
+    scale_range: tuple[float, float],
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Scale an image by a random ratio, crop it at a random place and flip it half of the time (spec section 7).
 
@@ -57,13 +63,15 @@ def random_crop(
     Args:
         image: (C, H, W) uint8 or float32.
         mask: (H, W) uint8 class ids, or None.
+        valid: (H, W) bool, False where the image holds no data; None where it holds data everywhere.
         crop_px: Side S of the crop.
         scale_range: Bounds of the ratio, uniform between them; 2.0 shows everything twice as large.
         rng: Draws the ratio, the corner and the flip.
 
     Returns:
         The crop (C, S, S) of the dtype of the image, 0 on padding; its mask (S, S) uint8, 255 on padding, or None; and
-        (S, S) bool, False on padding.
+        (S, S) bool, False on padding. A pixel into which one without data was resampled counts as one without data:
+        its mask is 255, too.
     """
     ratio = rng.uniform(*scale_range)
     top, rows, height = _crop_span(image.shape[1], ratio, crop_px, rng)
@@ -77,11 +85,22 @@ def random_crop(
         return padded.flip(-1) if flip else padded
 
     crop = interpolate(image[:, *region][None], (height, width), mode="bilinear", antialias=True)[0].contiguous()
-    valid = finish(torch.ones(height, width, dtype=torch.bool), False)
+    if valid is None:
+        counts = torch.ones(height, width, dtype=torch.bool)
+    else:
+        counts = resize_valid(valid[region], height, width)
     if mask is None:
-        return finish(crop, 0), None, valid
+        return finish(crop, 0), None, finish(counts, False)
     labels = interpolate(mask[region][None, None], (height, width), mode="nearest-exact")[0, 0]
-    return finish(crop, 0), finish(labels, IGNORE), valid
+    if valid is not None:
+        labels = labels.masked_fill(~counts, IGNORE)
+    return finish(crop, 0), finish(labels, IGNORE), finish(counts, False)
+
+
+def resize_valid(valid: Tensor, height: int, width: int) -> Tensor:
+    """Resize (H, W) bool as an image is: True where nothing but pixels that hold data flow into a pixel."""
+    share = interpolate(valid[None, None].float(), (height, width), mode="bilinear", antialias=True)[0, 0]
+    return share > 1 - 1e-4  # less than any weight of a filter of 8 bits, more than the rounding of its sum
 
 
 def strong_view(image: Tensor, rng: np.random.Generator, *, hue_range: float = HUE) -> Tensor:

@@ -480,7 +480,7 @@ def _check_images(samples: Sequence[Sample], num_bands: int) -> list[str]:
     wrong, broken, brightest = [], [], {}
     for sample in tqdm(samples, desc="Checking images", unit="image", disable=None):
         try:
-            image = read_image(sample.image)
+            image = read_image(sample.image, num_bands=num_bands)
         except ImageError as error:
             broken.append(str(error))
             continue
@@ -492,12 +492,12 @@ def _check_images(samples: Sequence[Sample], num_bands: int) -> list[str]:
     if wrong:
         raise DataError(
             f"{_count(wrong, 'image')} with another number of bands than the {num_bands} of the model: {_some(wrong)}. "
-            "Convert the images, or set the number of channels of the model to what they have."
+            "Convert the images, or name the bands that they have."
         )
     if brightest and max(brightest.values()) < _DARK_16BIT:
         return [
             f"{_count(brightest, 'image')} of 16 bits, none brighter than {max(brightest.values())} of 65535: a model "
-            "sees them nearly black; stretch the values to the whole range."
+            "sees them nearly black; stretch the values to the whole range, or train with their own mean and deviation."
         ]
     return []
 

@@ -1,10 +1,12 @@
-"""The one module that reads and writes the pixels of files, with Pillow.
+"""The one module that reads and writes the pixels of files: with Pillow, or with rasterio what Pillow would lose.
 
-Images are (H, W, C) uint8 or uint16, masks are (H, W) uint8 class ids. What Pillow would change silently is either
-undone (grey masks of 2 or 4 bits are stretched to 0..255) or refused (16-bit colour is cut to 8 bits).
+Images are (H, W, C) uint8 or uint16, masks are (H, W) uint8 class ids. What Pillow would change silently is undone
+(grey masks of 2 or 4 bits are stretched to 0..255) or left to rasterio, the optional extra `geo`: 16-bit colour, which
+Pillow cuts to 8 bits, and every TIFF that is more than one page of one or three bands.
 """
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,38 +23,91 @@ IGNORE = 255
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """File name endings taken for images, compared in lower case."""
 
+MAX_BANDS = 16
+"""Bands of one image, without its alpha band; a file with more is hardly meant to be one image."""
+
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey values of 2 and 4 bits to fill 0..255
+_ALPHA_MODES = ("LA", "PA", "RGBA")
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, classic and BigTIFF
 
 
 class ImageError(ValueError):
     """A file is not an image or a mask that can be used; the message names the file and the way out."""
 
 
-def read_image(path: str | Path) -> NDArray[Any]:
-    """Decode a whole image file.
+def read_image(path: str | Path, *, num_bands: int | None = None) -> NDArray[Any]:
+    """Decode a whole image file; see `read_image_and_valid` for what is read how."""
+    return read_image_and_valid(path, num_bands=num_bands)[0]
 
-    Palettes become RGB colours, and an alpha channel is dropped: it says where the picture is, not what is there.
+
+def read_image_and_valid(
+    path: str | Path, nodata: int | None = None, *, num_bands: int | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Decode a whole image file, and where it holds data.
+
+    Palettes become RGB colours. An alpha channel is no band: it says where the picture is, not what is there. Many
+    programs call any fourth band alpha, though, also near infrared: asked for as many bands as the file has with alpha,
+    alpha is taken for a band like the others.
+
+    A pixel holds no data where all of its bands have the value `nodata` or the one that a GeoTIFF names itself, where
+    alpha is 0, or where the mask band of the file says so. One of these is enough. A pixel with just one of several
+    bands at the nodata value holds data.
+
+    Args:
+        path: PNG, JPEG, TIFF, GeoTIFF and whatever else has an ending in `IMAGE_SUFFIXES`.
+        nodata: Value of bands without data, as it stands in the file; None for files that say it themselves, if at all.
+        num_bands: How many bands are wanted; decides about alpha and nothing else.
 
     Returns:
-        (H, W, C) uint8, or (H, W, 1) uint16 for 16-bit greyscale; C is 1 for greyscale.
+        (H, W, C) uint8 or uint16 with 1 to 16 bands, 1 for greyscale; and (H, W) bool, False where there is no data,
+        or None where every pixel holds data.
 
     Raises:
-        ImageError: The file is missing, truncated or not an image, or its pixels are neither 8-bit nor 16-bit grey.
+        ImageError: The file is missing, truncated or not an image; its bands are neither uint8 nor uint16; it has more
+            than 16; or it needs rasterio, and that is not installed.
     """
+    read = _read_with_rasterio if _needs_rasterio(path) else _read_with_pillow
+    image, valid = read(path, num_bands)
+    if nodata is not None:
+        valid &= (image != nodata).any(axis=2)
+    return image, None if valid.all() else valid
+
+
+def _read_with_pillow(path: str | Path, num_bands: int | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     with _opened(path) as image:
-        raw_mode = _raw_mode(image)
-        if _is_grey16(image.mode, raw_mode):
-            return np.array(image).astype(np.uint16)[:, :, None]
-        if image.mode in ("I", "F") or ";16" in raw_mode:
+        named = _own_nodata(image)
+        valid = np.ones((image.height, image.width), np.bool_)
+        if _is_grey16(image.mode, _raw_mode(image)):
+            pixels = np.array(image).astype(np.uint16)
+        else:
+            alpha_is_band = image.mode in ("LA", "RGBA") and len(image.getbands()) == num_bands
+            if not alpha_is_band and (image.mode in _ALPHA_MODES or "transparency" in image.info):
+                valid = np.array(image.convert("RGBA").getchannel("A")) > 0
+            if not alpha_is_band and image.mode not in ("L", "RGB"):
+                image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
+            pixels = np.array(image)
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return pixels, valid if named is None else valid & (pixels != named).any(axis=2)
+
+
+def _read_with_rasterio(path: str | Path, num_bands: int | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    with _opened_with_rasterio(path) as dataset:
+        # GDAL knows better than the TIFF header whether a fourth band is alpha.
+        alpha = [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind.name == "alpha"]
+        alpha_is_band = dataset.count == num_bands
+        bands = [i for i in dataset.indexes if alpha_is_band or i not in alpha]
+        kinds = sorted({dataset.dtypes[i - 1] for i in bands})
+        if kinds not in (["uint8"], ["uint16"]) or len(bands) > MAX_BANDS:
             raise ImageError(
-                f"{path} holds {raw_mode or image.mode} pixels, which Pillow cannot read without loss; expected 8 bits "
-                "per band, or greyscale of 16 bits. Convert it to 8 bits."
+                f"{path} has {len(bands)} bands of {' and '.join(kinds)}; expected 1 to {MAX_BANDS} bands, all uint8 "
+                "or all uint16. Export the bands that you need in one of the two."
             )
-        if image.mode not in ("L", "RGB", "RGBX"):
-            image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
-        pixels = np.array(image)
-        return pixels[:, :, None] if pixels.ndim == 2 else pixels
+        pixels = np.ascontiguousarray(dataset.read(bands).transpose(1, 2, 0))  # (C, H, W) -> (H, W, C)
+        if alpha and alpha_is_band:  # the file's mask would be that band
+            named = dataset.nodata
+            return pixels, np.ones(pixels.shape[:2], np.bool_) if named is None else (pixels != named).any(axis=2)
+        return pixels, dataset.dataset_mask() != 0
 
 
 def read_mask(path: str | Path) -> NDArray[np.uint8]:
@@ -86,6 +141,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         ImageError: The file is missing or its header is not that of an image.
     """
+    if _needs_rasterio(path):
+        with _opened_with_rasterio(path) as dataset:
+            return dataset.height, dataset.width
     with _opened(path) as image:
         return image.height, image.width
 
@@ -119,10 +177,73 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist; check the folder and the list that name it.") from None
     except _DECODE_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _opened_with_rasterio(path: str | Path) -> Iterator[Any]:
+    try:
+        import rasterio
+        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    except ImportError:
         raise ImageError(
-            f"{path} cannot be read as an image ({error}); it may be truncated or of an unknown format. Fetch or "
-            "export it again, or take it out of the data set."
-        ) from error
+            f"{path} is a multi-band, multi-page or 16-bit colour image, which needs rasterio to be read without loss, "
+            'and rasterio is not installed. Run `pip install "co2s_hf[geo]"`, or `pip install rasterio`.'
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies does not matter here
+            with rasterio.Env(), rasterio.open(path) as dataset:
+                yield dataset
+    except ImageError:
+        raise
+    except (RasterioError, *_DECODE_ERRORS) as error:
+        raise _unreadable(path, error) from error
+
+
+def _needs_rasterio(path: str | Path) -> bool:
+    """Whether Pillow would lose bands, bits or the mask of a file, or cannot open it though it is a TIFF."""
+    try:
+        with Image.open(path) as image:
+            raw_mode = _raw_mode(image)
+            is_grey16 = _is_grey16(image.mode, raw_mode)
+            loses_bits = not is_grey16 and (image.mode in ("I", "F") or ";16" in raw_mode)
+            if image.format != "TIFF":
+                return loses_bits
+            is_plain = is_grey16 or image.mode in ("1", "L", "P", "RGB")
+            is_plain &= _tag(image, 277) in (None, len(image.getbands()))  # samples per pixel; Pillow may skip some
+            has_more = getattr(image, "n_frames", 1) > 1 or Path(f"{path}.msk").is_file()
+            return loses_bits or not is_plain or has_more
+    except _DECODE_ERRORS:
+        return _starts_like_tiff(path)
+
+
+def _starts_like_tiff(path: str | Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in _TIFF_STARTS
+    except OSError:
+        return False  # whoever opens the file next says why
+
+
+def _own_nodata(image: Image.Image) -> float | None:
+    """The nodata value that a GeoTIFF names in GDAL's tag; None without one."""
+    named = _tag(image, 42113)
+    try:
+        return None if named is None else float(named)
+    except ValueError:
+        return None
+
+
+def _tag(image: Image.Image, number: int) -> Any:
+    return getattr(image, "tag_v2", {}).get(number)
+
+
+def _unreadable(path: str | Path, error: Exception) -> ImageError:
+    return ImageError(
+        f"{path} cannot be read as an image ({error}); it may be truncated or of an unknown format. Fetch or "
+        "export it again, or take it out of the data set."
+    )
 
 
 def _is_grey16(mode: str, raw_mode: str) -> bool:

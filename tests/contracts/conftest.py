@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from co2s_hf import Co2SImageProcessor
+from co2s_hf import Co2SForSemanticSegmentation, Co2SImageProcessor
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,25 @@ def pixels():
 
 
 @pytest.fixture(scope="session")
-def isolated(saved, pixels, tmp_path_factory):
+def saved_six_bands(tmp_path_factory):
+    """A model of six named bands, saved. Read only."""
+    folder = tmp_path_factory.mktemp("six_bands")
+    statistics = {"image_mean": [0.1] * 6, "image_std": [0.05] * 6}
+    torch.manual_seed(0)
+    Co2SForSemanticSegmentation.from_backbones(
+        None,
+        None,
+        ["road", "water"],
+        bands=["blue", "green", "red", "nir", "swir1", "swir2"],
+        text_embeddings=torch.eye(2, 64),
+        **statistics,
+    ).save_pretrained(folder)
+    Co2SImageProcessor(**statistics).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def isolated(saved, saved_six_bands, pixels, tmp_path_factory):
     """Runs `isolated.py` once, with an empty Hub cache: the folder it wrote to, and its facts."""
     out = tmp_path_factory.mktemp("isolated")
     torch.save(pixels, out / "pixels.pt")
@@ -38,7 +56,8 @@ def isolated(saved, pixels, tmp_path_factory):
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(torch.get_num_threads()),  # sums in the same order, so that logits agree in every bit
     }
-    command = [sys.executable, "-I", str(Path(__file__).with_name("isolated.py")), str(saved), str(out)]
+    script = Path(__file__).with_name("isolated.py")
+    command = [sys.executable, "-I", *map(str, (script, saved, saved_six_bands, out))]
     done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return out, json.loads((out / "facts.json").read_text())

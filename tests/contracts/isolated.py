@@ -62,6 +62,19 @@ def without_package(folder, out):
     return {"classes": [type(thing).__name__ for thing in (config, processor, *models)], "loaded": loaded()}
 
 
+def six_bands_without_package(folder, out):
+    import numpy as np
+    import torch
+    from transformers import AutoImageProcessor, AutoModel
+
+    remote = {"trust_remote_code": True}
+    processor, model = (auto.from_pretrained(folder, **remote) for auto in (AutoImageProcessor, AutoModel))
+    image = np.random.default_rng(0).integers(0, 65536, (48, 56, 6), dtype=np.uint16)
+    with torch.no_grad():
+        torch.save(model(**processor(image)).logits, f"{out}/six_bands.pt")
+    return model.config.bands
+
+
 def with_package(folder):
     import co2s_hf
 
@@ -79,11 +92,12 @@ def with_package(folder):
     }
 
 
-def main(folder, out):
+def main(folder, six_bands, out):
     hidden = PACKAGE | OPTIONAL
     sys.meta_path[:] = [Without(finder, hidden) for finder in sys.meta_path]
     attempts = refuse_network()
     facts = {"without_package": without_package(folder, out)}
+    facts["bands"] = six_bands_without_package(six_bands, out)
     hidden -= PACKAGE
     facts["with_package"] = with_package(folder)
     with open(f"{out}/facts.json", "w") as file:

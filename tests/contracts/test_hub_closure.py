@@ -58,6 +58,16 @@ def test_logits_agree_in_every_bit(isolated, saved, pixels, tiny_model):
     torch.testing.assert_close(here, fresh, atol=1e-5, rtol=0)
 
 
+def test_six_bands_of_16_bits_load_without_the_package(isolated, saved_six_bands):
+    processor = Co2SImageProcessor.from_pretrained(saved_six_bands)
+    model = Co2SForSemanticSegmentation.from_pretrained(saved_six_bands)
+    image = np.random.default_rng(0).integers(0, 65536, (48, 56, 6), dtype=np.uint16)
+    with torch.no_grad():
+        here = model(**processor(image)).logits
+    assert here.shape == (1, 2, 48, 56) and torch.equal(torch.load(isolated[0] / "six_bands.pt"), here)
+    assert isolated[1]["bands"] == model.config.bands == ["blue", "green", "red", "nir", "swir1", "swir2"]
+
+
 def test_the_pipeline_segments_without_the_package(isolated, tiny_model):
     assert tiny_model.config.window_px < 300, "or the window does not slide"
     with np.load(isolated[0] / "masks.npz") as found:

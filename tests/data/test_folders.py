@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from co2s_hf.data.folders import (
     DataError,
@@ -275,8 +276,18 @@ def test_dark_16_bit_images_are_mentioned(root):
     split = find_split(root, classes=CLASSES, labelled=["t0_0.png"], validation=["t3_0.png"])
     assert check_split(split, num_bands=1) == [
         "12 images of 16 bits, none brighter than 9 of 65535: a model sees them nearly black; stretch the values "
-        "to the whole range."
+        "to the whole range, or train with their own mean and deviation."
     ]
+
+
+def test_alpha_is_a_band_where_the_model_takes_four(root):
+    for path in (root / "images").iterdir():
+        Image.fromarray(np.full((8, 8, 4), 9, np.uint8)).save(path)
+    split = find_split(root, classes=CLASSES, labelled=["t0_0.png"], validation=["t3_0.png"])
+    for num_bands in (3, 4):
+        check_split(split, num_bands=num_bands)
+    with pytest.raises(DataError, match=r"another number of bands than the 5 of the model: .* has 3.*name the bands"):
+        check_split(split, num_bands=5)
 
 
 # ---- globs and label maps ----

@@ -1,4 +1,6 @@
 import struct
+import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -9,6 +11,7 @@ from co2s_hf.data.images import (
     ImageError,
     image_size,
     read_image,
+    read_image_and_valid,
     read_mask,
     read_raw_mask,
     write_image,
@@ -62,10 +65,130 @@ def test_16_bit_grey_keeps_its_values(tmp_path, suffix):
     np.testing.assert_array_equal(image[:, :, 0], values)
 
 
-def test_16_bit_colour_is_refused_not_cut(tmp_path):
+def _geotiff(path, pixels, *, mask=None, **profile):
+    """Write (H, W, C) with rasterio, without a place on earth."""
+    rasterio = pytest.importorskip("rasterio")
+    height, width, count = pixels.shape
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": pixels.dtype, **profile}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "w", **profile) as dataset:
+            dataset.write(pixels.transpose(2, 0, 1))
+            if mask is not None:
+                dataset.write_mask(mask)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 16])
+def test_geotiffs_of_any_bands_keep_their_values(tmp_path, dtype, count):
+    pixels = np.random.default_rng(0).integers(1, np.iinfo(dtype).max, (5, 7, count)).astype(dtype)
+    path = _geotiff(tmp_path / "a.tif", pixels)
+    image, valid = read_image_and_valid(path, num_bands=count)
+    assert image.dtype == dtype and image.flags.c_contiguous and image.flags.writeable and valid is None
+    np.testing.assert_array_equal(image, pixels)
+    assert image_size(path) == (5, 7)
+
+
+def test_16_bit_colour_is_not_cut(tmp_path):
+    pytest.importorskip("rasterio")
     path = _png(tmp_path / "rgb16.png", 1, 1, 16, 2, [bytes([1, 2, 3, 4, 5, 6])])
-    with pytest.raises(ImageError, match=r"rgb16\.png holds RGB;16B pixels.*Convert it to 8 bits"):
+    image = read_image(path)
+    assert image.dtype == np.uint16 and image.tolist() == [[[0x0102, 0x0304, 0x0506]]]
+
+
+def test_a_fourth_band_is_alpha_unless_four_bands_are_asked_for(tmp_path):
+    pixels = np.full((2, 3, 4), 9, np.uint8)
+    pixels[0, 0, 3] = 0
+    _geotiff(tmp_path / "a.tif", pixels)  # GDAL calls it alpha, unasked
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for name in ("a.tif", "a.png"):
+        for asked in (None, 3):
+            image, valid = read_image_and_valid(tmp_path / name, num_bands=asked)
+            np.testing.assert_array_equal(image, pixels[:, :, :3])
+            assert valid.tolist() == [[False, True, True], [True, True, True]]
+        image, valid = read_image_and_valid(tmp_path / name, num_bands=4)
+        np.testing.assert_array_equal(image, pixels)
+        assert valid is None
+    pixels[1] = 6
+    valid = read_image_and_valid(_geotiff(tmp_path / "b.tif", pixels, nodata=6), num_bands=4)[1]
+    assert valid.tolist() == [[True] * 3, [False] * 3]
+
+
+def test_rasterio_is_asked_for_by_name(tmp_path, monkeypatch):
+    path = _geotiff(tmp_path / "six.tif", np.ones((2, 3, 6), np.uint16))
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    for read in (read_image, image_size):
+        with pytest.raises(
+            ImageError, match=r"six\.tif .* rasterio is not installed\. Run `pip install \"co2s_hf\[geo\]"
+        ):
+            read(path)
+    rgb = _png(tmp_path / "rgb16.png", 1, 1, 16, 2, [bytes(6)])
+    with pytest.raises(ImageError, match=r"rgb16\.png .* rasterio is not installed"):
+        read_image(rgb)
+
+
+def test_other_numbers_and_too_many_bands_are_refused(tmp_path):
+    float_path = _geotiff(tmp_path / "float.tif", np.ones((2, 3, 2), np.float32))
+    with pytest.raises(ImageError, match=r"float\.tif has 2 bands of float32; expected 1 to 16 bands, all uint8"):
+        read_image(float_path)
+    many = _geotiff(tmp_path / "many.tif", np.ones((2, 3, 17), np.uint8))
+    with pytest.raises(ImageError, match=r"many\.tif has 17 bands of uint8; expected 1 to 16"):
+        read_image(many)
+
+
+def test_a_broken_multi_band_file_is_named(tmp_path):
+    path = _geotiff(tmp_path / "six.tif", np.random.default_rng(0).integers(0, 9, (64, 64, 6)).astype(np.uint16))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ImageError, match=r"six\.tif cannot be read as an image .*(?s:.*)take it out"):
         read_image(path)
+    (tmp_path / "text.tif").write_text("not an image")
+    with pytest.raises(ImageError, match=r"text\.tif cannot be read as an image"):
+        read_image(tmp_path / "text.tif")
+
+
+# ---- nodata ----
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_pixel_without_data_has_the_value_in_every_band(tmp_path, suffix):
+    pixels = np.full((2, 2, 3), 50, np.uint8)
+    pixels[0, 0], pixels[0, 1] = 7, (7, 7, 8)
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}")
+    assert read_image_and_valid(tmp_path / f"a.{suffix}")[1] is None
+    image, valid = read_image_and_valid(tmp_path / f"a.{suffix}", nodata=7)
+    assert valid.tolist() == [[False, True], [True, True]]
+    np.testing.assert_array_equal(image, pixels)
+
+
+@pytest.mark.parametrize(("dtype", "count"), [(np.uint8, 3), (np.uint16, 1), (np.uint16, 6)])
+def test_a_geotiff_names_its_own_nodata(tmp_path, dtype, count):
+    pixels = np.full((2, 2, count), 50, dtype)
+    pixels[0, 0], pixels[1, 1], pixels[1, 0, 0] = 7, 3, 7
+    path = _geotiff(tmp_path / "a.tif", pixels, nodata=7)
+    alone = count == 1
+    assert read_image_and_valid(path)[1].tolist() == [[False, True], [not alone, True]]
+    assert read_image_and_valid(path, nodata=3)[1].tolist() == [[False, True], [not alone, False]]
+
+
+def test_a_mask_band_says_where_data_is(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    mask = np.array([[255, 0], [255, 255]], np.uint8)
+    for internal in (True, False):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal):
+            path = _geotiff(tmp_path / f"{internal}.tif", np.full((2, 2, 3), 9, np.uint8), mask=mask)
+        assert read_image_and_valid(path)[1].tolist() == [[True, False], [True, True]]
+
+
+def test_transparent_pixels_hold_no_data(tmp_path):
+    pixels = np.full((1, 2, 4), 9, np.uint8)
+    pixels[0, 1, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "rgba.png")
+    Image.fromarray(pixels[..., 2:].copy(), "LA").save(tmp_path / "la.png")
+    Image.fromarray(np.array([[9, 4]], np.uint8)).save(tmp_path / "key.png", transparency=4)
+    for name, bands in (("rgba", 3), ("la", 1), ("key", 1)):
+        image, valid = read_image_and_valid(tmp_path / f"{name}.png")
+        assert valid.tolist() == [[True, False]] and image.shape == (1, 2, bands), name
 
 
 def test_palette_is_colour_for_images_and_ids_for_masks(tmp_path):

@@ -126,6 +126,7 @@ def test_refuses_recipes(text, message, recipe, capsys):
         ([*DATA, "--method", "other"], "argument --method: invalid choice: 'other'"),
         ([*DATA, "--max_step", "3", "--nonsense"], "unrecognized arguments: --nonsense"),
         ([*DATA, "--official", "--method", "supervised"], "--official reproduces the released Co2S step, but --method"),
+        ([*DATA, "--official", "--nodata", "0"], "--official reproduces a step that knows no --nodata: train without"),
         ([*DATA, "--batch_size", "0"], "--batch_size is 0, expected at least 1."),
         ([*DATA, "--scale_range", "2", "0.5"], "--scale_range is [2.0, 0.5], expected two increasing positive numbers"),
     ],

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import write_image, write_mask
-from training.batches import EvaluationDataset, SemiDataset, collate, train_loader
+from training.batches import EvaluationDataset, SemiDataset, collate, find_partly_labelled, train_loader
 from training.views import ViewNeeds
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -157,6 +158,129 @@ def test_datasets_refuse(samples, noisy):
         _dataset(samples[:5], noisy)
     with pytest.raises(ValueError, match="An image has 3 bands, mean and std have 1"):
         _dataset(noisy, noisy, mean=(0.5,), std=(0.5,))[0]
+
+
+# ---- nodata ----
+
+
+@pytest.fixture(scope="module")
+def holey(tmp_path_factory):
+    """Images of 20 x 24 px without data in their left third, twice: alpha over 0, and alpha over other values."""
+    folder = tmp_path_factory.mktemp("holey")
+    rng = np.random.default_rng(0)
+    pairs = []
+    for i in range(3):
+        rgba = np.dstack([rng.integers(1, 256, (20, 24, 3)), np.full((20, 24), 255)]).astype(np.uint8)
+        rgba[:, :8] = 0
+        other = rgba.copy()
+        other[:, :8, :3] = 250
+        mask = folder / f"m{i}.png"
+        write_mask(mask, rng.integers(0, 3, (20, 24), dtype=np.uint8))
+        for name, pixels in (("a", rgba), ("b", other)):
+            Image.fromarray(pixels).save(folder / f"{name}{i}.png")
+        pairs.append([Sample(folder / f"{name}{i}.png", mask, f"{name}{i}") for name in "ab"])
+    return [list(samples) for samples in zip(*pairs, strict=True)]
+
+
+@pytest.mark.parametrize("image_scale", [1.0, 0.6])
+def test_what_a_file_holds_where_there_is_no_data_changes_nothing(holey, image_scale):
+    one, two = (_dataset(samples, samples, image_scale=image_scale) for samples in holey)
+    for k in range(6):
+        _assert_equal(collate([one[k]]), collate([two[k]]))
+
+
+@pytest.mark.parametrize("image_scale", [1.0, 0.6])
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+def test_pixels_without_data_are_ignored_and_invalid(holey, image_scale, cache_bytes):
+    fields = dict(scale_range=(0.5, 1.7), image_scale=image_scale, cache_bytes=cache_bytes)
+    dataset = _dataset(holey[0], holey[0], **fields)
+    covered = 0
+    for k in range(12):
+        position = dataset[k]
+        for image, counts in (
+            (position["x"], position["y"] != 255),
+            (position["u_w"], position["u_valid"]),
+            (position["p_w"], position["p_valid"]),
+        ):
+            raw = image * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+            assert not counts[(raw < 1e-6).all(0)].any()
+            covered += int(counts.sum())
+    assert covered > 1000
+
+
+def test_a_pixel_that_mixes_data_with_none_does_not_count(tmp_path):
+    pixels = np.full((16, 16, 3), 200, np.uint8)
+    pixels[:, :7] = 9
+    write_image(tmp_path / "a.png", pixels)
+    write_mask(tmp_path / "m.png", np.zeros((16, 16), np.uint8))
+    sample = Sample(tmp_path / "a.png", tmp_path / "m.png", "a")
+    for ratio, first in ((1, 7), (2, 15), (0.5, 4)):  # the border pixel at 2 and at 0.5 is a mixture
+        position = _dataset([sample], [sample], crop_px=32, scale_range=(ratio, ratio), nodata=9, **NORMALISED)[0]
+        image, inside = position["u_w"], position["u_valid"]
+        side = int(16 * ratio)
+        assert int(inside.sum()) == side * (side - first)
+        full = (200 / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+        torch.testing.assert_close(image[:, inside], full[:, None].expand(3, int(inside.sum())))
+        assert int((position["y"] == 0).sum()) == side * (side - first)
+
+
+def test_evaluation_ignores_pixels_without_data(holey, tmp_path):
+    for image_scale in (1.0, 0.5):
+        pixel_values, labels, _ = EvaluationDataset(holey[1], image_scale=image_scale, **NORMALISED)[0]
+        assert (labels[:, :8] == 255).all() and (labels[:, 8:] < 3).all() and labels.shape == (20, 24)
+        assert torch.equal(pixel_values, EvaluationDataset(holey[0], image_scale=image_scale, **NORMALISED)[0][0])
+    write_image(tmp_path / "a.png", np.dstack([np.arange(4, dtype=np.uint8)[None]] * 3))
+    write_mask(tmp_path / "m.png", np.zeros((1, 4), np.uint8))
+    sample = Sample(tmp_path / "a.png", tmp_path / "m.png", "a")
+    assert EvaluationDataset([sample], nodata=2, **NORMALISED)[0][1].tolist() == [[0, 0, 255, 0]]
+    assert EvaluationDataset([sample], **NORMALISED)[0][1].tolist() == [[0, 0, 0, 0]]
+
+
+# ---- sparse labels ----
+
+
+@pytest.fixture(scope="module")
+def scribbled(tmp_path_factory):
+    """An image of grey value 100 with a quarter of its pixels labelled, 32 x 32 px."""
+    folder = tmp_path_factory.mktemp("scribbled")
+    write_image(folder / "i.png", np.full((32, 32, 3), 100, np.uint8))
+    mask = np.full((32, 32), 255, np.uint8)
+    mask[:, :8] = 1
+    write_mask(folder / "m.png", mask)
+    return Sample(folder / "i.png", folder / "m.png", "s")
+
+
+def test_partly_labelled_samples_are_found_with_their_unlabelled_share(scribbled, noisy, tmp_path):
+    assert find_partly_labelled([*noisy, scribbled]) == [(scribbled, 0.75)]
+    pixels = np.full((32, 32, 3), 100, np.uint8)
+    pixels[:, 8:24] = 0
+    write_image(tmp_path / "i.png", pixels)
+    holey = Sample(tmp_path / "i.png", scribbled.mask, "h")
+    assert find_partly_labelled([holey], nodata=0) == [(holey, 0.5)]
+    pixels[:, 8:] = 0
+    write_image(tmp_path / "i.png", pixels)
+    assert find_partly_labelled([holey], nodata=0) == []
+
+
+def test_only_unlabelled_pixels_of_a_labelled_image_join_the_pool(scribbled, samples):
+    dataset = _dataset([scribbled], samples[4:], partly_labelled=[(scribbled, 1.0)], crop_px=32, scale_range=(1, 1))
+    seen = 0
+    for k in range(10):
+        position = dataset[k]
+        for name in ("u", "p"):
+            if _grey(position[f"{name}_w"]) == 5 and position[f"{name}_valid"].sum() == 32 * 24:
+                seen += 1
+                labelled = position[f"{name}_valid"] == 0
+                assert labelled[:, :8].all() or labelled[:, 24:].all()  # flipped
+    assert seen >= 2
+    assert (dataset[0]["y"] != 255).sum() == 32 * 8
+
+
+def test_an_image_stands_back_as_often_as_it_is_labelled(scribbled, samples):
+    fields = dict(crop_px=16, scale_range=(1, 1))
+    rare = _dataset([scribbled], samples[4:5], partly_labelled=[(scribbled, 0.25)], **fields)
+    greys = [_grey(rare[k]["u_w"]) for k in range(200)]
+    assert set(greys) == {4, 5} and 10 <= greys.count(5) <= 45  # 100 positions x 0.25
 
 
 # ---- train_loader ----

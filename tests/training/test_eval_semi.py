@@ -70,6 +70,29 @@ def test_scores_by_hand(dataset, accelerator):
     assert model.training
 
 
+def test_pixels_without_data_are_not_measured(tmp_path, accelerator):
+    pixels = np.full((4, 4, 3), 255, np.uint8)
+    pixels[:2, :2] = 7  # the model calls them dark, the mask bright
+    write_image(tmp_path / "i.png", pixels)
+    write_mask(tmp_path / "m.png", np.ones((4, 4), np.uint8))
+    samples = [Sample(tmp_path / "i.png", tmp_path / "m.png", "i")]
+    for nodata, right, counted in ((7, 12, 12), (None, 12, 16)):
+        dataset = EvaluationDataset(samples, mean=(0.0,) * 3, std=(1.0,) * 3, nodata=nodata)
+        results = evaluate(ByBrightness(), dataset, accelerator, threshold=0.9)
+        assert results["clip"]["overall_accuracy"] == results["clip"]["pseudo_label_precision"] == right / counted
+        assert results["dinov3"]["overall_accuracy"] == 0
+
+
+def test_named_colours_of_many_bands_are_shown(tmp_path):
+    pixels = np.arange(16, dtype=np.uint8).reshape(2, 2, 4)
+    Image.fromarray(pixels).save(tmp_path / "i.png")
+    bands = ["nir", "blue", "green", "red"]
+    assert _displayed(tmp_path / "i.png", bands).tolist() == pixels[:, :, [3, 2, 1]].tolist()
+    assert _displayed(tmp_path / "i.png", ["a", "b", "c", "d"]).tolist() == pixels[:, :, :3].tolist()
+    Image.fromarray(pixels[:, :, :2].copy(), "LA").save(tmp_path / "two.png")
+    assert _displayed(tmp_path / "two.png", ["a", "b"]).tolist() == pixels[:, :, :1].tolist()
+
+
 def test_logits_are_resized_to_the_labels(tiny_model, accelerator):
     image = torch.randn(3, 32, 40)
     own = predict(tiny_model, image, (32, 40), accelerator)

@@ -24,7 +24,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from co2s_hf import Co2SForSemanticSegmentation
 from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.data.images import read_image, write_image, write_mask
 from co2s_hf.data.label_map import LabelMap
 from tests.training.tiny_runs import (
     SCRIPT,
@@ -103,6 +103,58 @@ def read_strictly(path):
         raise AssertionError(f"{path} holds {constant}")
 
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+# ---- many bands, no data, few labels ---------------------------------------------------------------------------------
+
+BANDS = ["blue", "green", "red", "nir", "swir1", "swir2"]
+
+
+@pytest.fixture
+def six_bands(tmp_path):
+    """Six GeoTIFFs of 40 x 48 px, 6 bands of 16 bits and a strip of nodata; 0 and 1 with half a mask, 2 with a mask."""
+    rasterio = pytest.importorskip("rasterio")
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    profile = dict(driver="GTiff", width=48, height=40, count=6, dtype="uint16", nodata=65535, crs="EPSG:32633")
+    profile["transform"] = rasterio.Affine(10, 0, 500000, 0, -10, 5000000)
+    for i in range(6):
+        pixels = rng.integers(200, 4000, (6, 40, 48)).astype(np.uint16)
+        pixels[:, :6] = 65535
+        with rasterio.open(tmp_path / "images" / f"i{i}.tif", "w", **profile) as dataset:
+            dataset.write(pixels)
+        if i < 3:
+            mask = rng.integers(0, 2, (40, 48), dtype=np.uint8)
+            mask[20 if i < 2 else 40 :] = 255
+            write_mask(tmp_path / "labels" / f"i{i}.png", mask)
+    return tmp_path
+
+
+def test_six_bands_of_16_bits_train_save_load_and_predict(six_bands, students, capsys):
+    statistics = dict(image_mean=[0.03] * 6, image_std=[0.02] * 6)
+    data = dict(data_dir=str(six_bands), classes=["soil", "crop"], labelled=["i[01].tif"], validation=["i2.tif"])
+    short = dict(scenes=None, max_steps=2, eval_every=2, save_every=2, threshold=0.5)
+    metrics = main(tiny_arguments(six_bands, bands=BANDS, **students, **data, **short, **statistics))
+    printed = capsys.readouterr().out
+    assert "2 labelled images are 58.8 % unlabelled: those pixels join the unlabelled pool" in printed  # 20 of 34 rows
+    assert all(math.isfinite(value) for row in metrics["losses"] for value in row.values())
+    assert metrics["losses"][-1]["loss_clip_s1"] > 0
+
+    folder = six_bands / "run" / "model"
+    processor, model = AutoImageProcessor.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    assert processor.image_mean == model.config.image_mean == [0.03] * 6
+    assert (model.config.bands, model.config.band_adaptation) == (BANDS, "rgb_and_mean")
+    image = read_image(six_bands / "images" / "i5.tif")
+    assert image.dtype == np.uint16
+    with torch.no_grad():
+        outputs = model(**processor(image, return_tensors="pt"))
+    assert processor.post_process_semantic_segmentation(outputs, target_sizes=[(40, 48)])[0].shape == (40, 48)
+
+
+def test_ignored_pixels_may_stay_ignored(train, capsys):
+    train("--ignore_is_final")
+    assert "unlabelled:" not in capsys.readouterr().out
 
 
 # ---- what a run leaves -----------------------------------------------------------------------------------------------

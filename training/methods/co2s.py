@@ -52,8 +52,9 @@ class Co2S(OneModel):
             hundred times longer than the time its students take to get anywhere. In a short one, a student that is
             ahead teaches the other one the most frequent class before that one has learned to tell classes apart.
         cut_stability_gradient: detach the students in the stability term, as released: it is logged and trains nothing.
-        official: reproduce the released code: that cut; the stability term counts padding; every process divides by
-            its own counts; the CutMix partner is another augmentation of the same image.
+        official: reproduce the released code: that cut; the stability term and two of the confidence modes count
+            padding, and what else is not valid; every process divides by its own counts; the CutMix partner is another
+            augmentation of the same image.
         average_count: maps a pixel count to its mean over the processes; unused if `official`.
     """
 
@@ -156,6 +157,7 @@ class Co2S(OneModel):
                 pseudo,
                 threshold=self.threshold,
                 mode=self.confidence_mode,
+                counts_invalid=self.official,
                 average_count=self.average_count,
             )
 

@@ -57,6 +57,7 @@ def confident_cross_entropy(
     *,
     threshold: float,
     mode: ConfidenceMode = "pixelwise",
+    counts_invalid: bool = False,
     average_count: AverageCount = identity,
 ) -> Tensor:
     """Cross-entropy with pseudo-labels, counted where they are confident (FixMatch, arXiv:2001.07685, per pixel).
@@ -68,6 +69,7 @@ def confident_cross_entropy(
         pseudo: pseudo-labels (B, H, W) of the same pictures, after the same CutMix.
         threshold: confidence in [0, 1] from which a pixel counts.
         mode: see `reduce_confident`.
+        counts_invalid: leave the loss on pixels that are not valid to the mode, as released: two of the three count it.
         average_count: maps the local pixel count to its mean over the processes (see the module).
 
     Returns:
@@ -84,6 +86,8 @@ def confident_cross_entropy(
     loss_map = _cross_entropy_map(logits, pseudo.label)
     if pseudo.weight is not None:
         loss_map = loss_map * pseudo.weight
+    if not counts_invalid:
+        loss_map = torch.where(pseudo.valid, loss_map, 0)
     return reduce_confident(
         loss_map, pseudo.confidence, pseudo.valid, threshold=threshold, mode=mode, average_count=average_count
     )

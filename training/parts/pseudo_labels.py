@@ -31,7 +31,7 @@ class PseudoLabels:
     Attributes:
         label: (B, H, W) int64 class ids.
         confidence: (B, H, W) float32, softmax probability of that class.
-        valid: (B, H, W) bool, False on padding.
+        valid: (B, H, W) bool, False on padding and wherever else there is nothing to learn, as without data.
         weight: (B, H, W) float32 factor on the loss of a pixel; None means 1 everywhere.
     """
 

@@ -148,6 +148,26 @@ def test_confidence_mode_reaches_the_loss(model, batch):
         Co2S(model, confidence_mode="pixel").step(batch, PROGRESS)
 
 
+@pytest.mark.parametrize("mode", ["pixelwise", "pixelratio", "pixelavg"])
+def test_pixels_that_are_not_valid_enter_no_term(model, batch, mode):
+    """Whatever stands where there is no data, on padding or without a label: every term and gradient is the same."""
+
+    def elsewhere(images, valid):
+        return torch.where(valid[:, None], images, 50 - 3 * images)
+
+    changed = replace(
+        batch,
+        x=elsewhere(batch.x, batch.y != 255),
+        **{name: elsewhere(getattr(batch, name), batch.u_valid) for name in ("u_w", "u_s1", "u_s2")},
+        **{name: elsewhere(getattr(batch, name), batch.p_valid) for name in ("p_w", "p_s1", "p_s2")},
+    )
+    method = Co2S(model, threshold=THRESHOLD, confidence_mode=mode)
+    one, two = method.step(batch, PROGRESS), method.step(changed, PROGRESS)
+    assert one["loss_clip_s1"] > 0 and one["loss_clip_fp"] > 0 and one["loss_dinov3_stability"] > 0
+    torch.testing.assert_close(two, one)
+    torch.testing.assert_close(gradients(model, two["loss"]), gradients(model, one["loss"]))
+
+
 def test_evaluates_and_saves_its_current_model_and_has_no_state(model):
     method = Co2S(torch.nn.Identity())
     method.model = model
