@@ -921,7 +921,7 @@ def test_step_losses_of_other_confidence_modes(golden, take_step, mode):
     (logits,) = golden.need("train_released", "dinov3.pred_w")
     pseudo = PseudoLabels.from_logits(logits, batch.u_valid)
     threshold = settings("train_step")["conf_thresh"]
-    value = confident_cross_entropy(logits, pseudo, threshold=threshold, mode=mode)
+    value = confident_cross_entropy(logits, pseudo, threshold=threshold, mode=mode, counts_invalid=True)
     golden.close(value, recorded["loss_dinov3_fp"][0], LOSSES, "dinov3 fp from recorded logits")
 
 
