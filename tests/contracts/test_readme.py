@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from co2s_hf.__main__ import main
 from training.arguments import build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -14,8 +17,12 @@ def test_the_two_commands_stand_as_the_project_promises_them():
     assert 'pip install -e ".[test]" && pytest\n' in README
 
 
-def test_every_flag_is_an_argument():
+def test_every_flag_is_an_argument(capsys):
     known = {flag for action in build_parser()._actions for flag in action.option_strings}
+    for action in ("init", "check", "split", "prepare"):
+        with pytest.raises(SystemExit):
+            main(["data", action, "--help"])
+        known |= set(re.findall(r"(--[a-z0-9_]+)", capsys.readouterr().out))
     known |= {"--num_processes"}  # of accelerate launch
     flags = set(re.findall(r"(--[a-z0-9_]+)", README))
     assert len(flags) > 10
