@@ -13,6 +13,7 @@ from typing import Any, get_args
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
+from co2s_hf.configuration_co2s import RGB
 from co2s_hf.data.description import IGNORED, DatasetDescription, DescriptionError
 from co2s_hf.data.label_map import show_value
 from training.methods import METHODS
@@ -184,6 +185,18 @@ def _fill_from_description(arguments: argparse.Namespace) -> None:
     if arguments.concepts is None:
         own = {one.name: list(one.concepts) for one in description.classes if one.concepts is not None}
         arguments.concepts = own or None
+    if arguments.nodata is None and not arguments.official:  # the released step knows no nodata
+        arguments.nodata = description.nodata
+    bands = description.bands
+    names = list(bands.names)
+    for place, colour in zip(bands.rgb or (), RGB, strict=False):  # the names by which pretrained filters are kept
+        names[place] = colour
+    if names != list(RGB):
+        largest = 255 if bands.dtype == "uint8" else 65535
+        arguments.bands = arguments.bands or names
+        for name, values in (("image_mean", bands.mean), ("image_std", bands.std)):
+            if getattr(arguments, name) is None and values is not None:
+                setattr(arguments, name, [value / largest for value in values])
 
 
 def _checked(parser: argparse.ArgumentParser, path: Path, action: argparse.Action, value: Any) -> Any:

@@ -1,5 +1,6 @@
 """The command line and the recipe underneath."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,16 @@ def test_a_description_that_breaks_its_schema_is_refused(described, capsys):
     path = Path(described)
     path.write_text(path.read_text().replace("7: b", "7: TODO"))
     assert "label_map.7: expected a value, found 'TODO'. Fill it in." in refused(["--dataset", described], capsys)
+
+
+def test_a_description_fills_in_bands_statistics_and_nodata(described):
+    plain = parse_arguments(["--dataset", described])
+    assert plain.bands is plain.image_mean is plain.image_std is plain.nodata is None  # RGB keeps the students' own
+    bands = Bands(("nir", "r", "g", "b"), "uint16", rgb=(1, 2, 3), mean=(65535.0, 0.0, 0.0, 6553.5), std=(655.35,) * 4)
+    replace(DatasetDescription.load(described), bands=bands, nodata=0).save(described, force=True)
+    filled = parse_arguments(["--dataset", described])
+    assert filled.bands == ["nir", "red", "green", "blue"] and filled.nodata == 0
+    assert filled.image_mean == pytest.approx([1, 0, 0, 0.1]) and filled.image_std == pytest.approx([0.01] * 4)
+    own = parse_arguments(["--dataset", described, "--image_std", "1", "1", "1", "1", "--nodata", "7"])
+    assert own.image_std == [1] * 4 and own.nodata == 7
+    assert parse_arguments(["--dataset", described, "--official"]).nodata is None
