@@ -134,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--warmup_steps", type=int, default=0)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--mixed_precision", choices=["no", "bf16", "fp16"], default="no")
+    train.add_argument("--cpu_threads", type=int, help="of each process on a CPU; default: the cores shared out evenly")
     train.add_argument("--num_workers", type=int, default=2)
     train.add_argument("--cache_gb", type=float, default=2.0, help="memory for decoded images")
 
@@ -242,6 +243,8 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
     for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every"):
         if getattr(arguments, name) < 1:
             problems.append(f"--{name} is {getattr(arguments, name)}, expected at least 1.")
+    if arguments.cpu_threads is not None and arguments.cpu_threads < 1:
+        problems.append(f"--cpu_threads is {arguments.cpu_threads}, expected at least 1.")
     if not 0 <= arguments.hue_range <= 0.5:
         problems.append(f"--hue_range is {arguments.hue_range}, expected turns of the colour circle from 0 to 0.5.")
     if not 0 < arguments.scale_range[0] <= arguments.scale_range[1]:

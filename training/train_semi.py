@@ -61,6 +61,9 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     say = accelerator.on_main_process(tqdm.write)  # above the progress bar
     set_seed(arguments.seed)
+    if accelerator.device.type == "cpu":  # accelerate's launcher leaves every process a single thread
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(arguments.cpu_threads or max(1, cores // accelerator.num_processes))
 
     # -----------------------------------------------------------------------------------------------------------------
     # Data
