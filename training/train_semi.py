@@ -61,9 +61,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     say = accelerator.on_main_process(tqdm.write)  # above the progress bar
     set_seed(arguments.seed)
-    if accelerator.device.type == "cpu":  # accelerate's launcher leaves every process a single thread
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(arguments.cpu_threads or max(1, cores // accelerator.num_processes))
+    use_cores(accelerator, arguments.cpu_threads)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Data
@@ -236,6 +234,12 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Parts of the script
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def use_cores(accelerator: Accelerator, threads: int | None) -> None:
+    """Share the cores out among the processes: accelerate's launcher leaves each of them one thread."""
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // accelerator.num_processes))
 
 
 def find_checkpoint(folder: Path, resume: bool) -> Path | None:
