@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..configuration_co2s import RGB
 from .band_statistics import BandStatistics
 from .description import IGNORED, TODO, parse_colour
 from .folders import DataError
@@ -28,7 +29,6 @@ _LISTS = {
 _MOST_VALUES = 255  # masks with more different values are no class maps: photographs, or colours that JPEG has smeared
 _VALIDATION_FRACTION = 0.2
 _RGB_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # three bands mean red, green, blue; in a TIFF they may not
-_RGB = ("red", "green", "blue")
 
 
 @dataclass
@@ -148,7 +148,7 @@ def _bands(files: list[Path], notes: list[str]) -> dict[str, Any]:
     unknown = [f"{TODO}: name of band {i}, values {low:g} to {high:g}" for i, (low, high) in enumerate(ranges)]
     return {
         "count": count,
-        "names": list(_RGB) if natural else ["grey"] if grey else unknown,
+        "names": list(RGB) if natural else ["grey"] if grey else unknown,
         "dtype": kind,
         "rgb": [0, 1, 2] if natural else None if count < 3 else f"{TODO}: places of red, green, blue, from 0; or null",
         "mean": [round(float(value), 4) for value in measured.mean],

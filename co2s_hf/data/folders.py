@@ -42,6 +42,11 @@ class Sample:
     scene: str
     label_map: LabelMap | None = None
 
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask was named or found."""
+        return self.mask is not None and self.mask.suffix != ".*"
+
 
 @dataclass(frozen=True)
 class DataSplit:
@@ -74,7 +79,7 @@ def read_labels(sample: Sample) -> NDArray[np.uint8]:
 
 def count_class_pixels(samples: Sequence[Sample], num_classes: int) -> dict[Path, list[int]]:
     """Count the pixels of each class in the mask of each sample that has one, under a progress bar; by image path."""
-    labelled = [sample for sample in samples if sample.mask is not None and sample.mask.suffix != ".*"]
+    labelled = [sample for sample in samples if sample.has_mask]
     return {
         sample.image: np.bincount(read_labels(sample).ravel(), minlength=256)[:num_classes].tolist()
         for sample in tqdm(labelled, desc="Counting classes", unit="mask", disable=None)
@@ -134,7 +139,7 @@ def find_split(
     measured = [] if validation is None else folder.collect(validation, "validation")
     held_out = {sample.scene for sample in measured}
     if labelled is None:
-        taught = [s for s in folder.everything() if folder.has_mask(s) and s.scene not in held_out]
+        taught = [s for s in folder.everything() if s.has_mask and s.scene not in held_out]
     else:
         taught = folder.collect(labelled, "labelled")
     pool = None if unlabelled is None else folder.collect(unlabelled, "unlabelled")
@@ -232,9 +237,6 @@ class _Folder:
             for image, mask in pairs:
                 found.setdefault(image, mask)
         return self._samples(found.items())
-
-    def has_mask(self, sample: Sample) -> bool:
-        return sample.mask is not None and sample.mask.suffix != ".*"
 
     def _resolve(self, entry: str) -> list[tuple[Path, Path | None]]:
         path = _normal(self.root / entry)

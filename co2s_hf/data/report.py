@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .band_statistics import BandStatistics
 from .description import DatasetDescription, DescriptionError
 from .folders import DataError, DataSplit, Sample, list_folder
-from .images import IGNORE, ImageError, read_image, read_raw_mask
+from .images import IGNORE, ImageError, read_image_and_valid, read_raw_mask
 from .label_map import LabelMapError, Value, show_counts, show_value, value_counts
 
 PARTS = ("labelled", "unlabelled", "validation")
@@ -242,8 +242,9 @@ class _Check:
 
     def _image(self, path: Path, parts: Sequence[str]) -> tuple[int, int] | None:
         """Decode and count one image; returns its (height, width), None if it cannot be used."""
+        nodata = self.description.nodata
         try:
-            image = read_image(path)
+            image, valid = read_image_and_valid(path, nodata, num_bands=self.description.bands.count)
         except ImageError as error:
             self.report.findings.append(_from_error("unreadable image", str(path), error))
             return None
@@ -252,8 +253,6 @@ class _Check:
         self.report.value_types[str(image.dtype)] += 1
         if image.dtype == np.uint16:
             self.brightest = max(self.brightest, int(image.max()))
-        nodata = self.description.nodata
-        valid = None if nodata is None else (image != nodata).any(axis=2)
         for name in parts:
             part = self.report.parts[name]
             part.sizes[height, width] += 1
@@ -267,7 +266,7 @@ class _Check:
             self._find("error", "bands of an image", path, finding, "Convert the image, or correct the description.")
         if valid is not None and not valid.any():
             fix = "Take it out of the data set, or correct nodata."
-            self._find("warning", "image without data", path, f"every pixel is {nodata} in every band", fix)
+            self._find("warning", "image without data", path, "no pixel holds data", fix)
         return height, width
 
     def _mask(self, sample: Sample, size: tuple[int, int] | None, parts: Sequence[str]) -> None:

@@ -129,7 +129,7 @@ def draw_split(
     """
     ordered = sorted(samples, key=lambda sample: sample.image)
     names = _names(ordered, images_dir)
-    has_mask = np.array([_has_mask(sample) for sample in ordered], dtype=bool)
+    has_mask = np.array([sample.has_mask for sample in ordered], dtype=bool)
     if not has_mask.any():
         raise DataError(f"None of the {len(ordered)} images has a mask; expected some to draw labels from.")
     holds = _holdings(ordered, has_mask, class_pixels, len(classes))
@@ -377,10 +377,6 @@ def _names(samples: Sequence[Sample], images_dir: str | Path | None) -> list[str
     parents = [str(sample.image.parent) for sample in samples]
     base = Path(os.path.commonpath(parents) if images_dir is None else Path(images_dir).expanduser().absolute())
     return [(s.image.relative_to(base) if s.image.is_relative_to(base) else s.image).as_posix() for s in samples]
-
-
-def _has_mask(sample: Sample) -> bool:
-    return sample.mask is not None and sample.mask.suffix != ".*"  # `Sample`: where none was found
 
 
 def _line(sample: Sample, root: Path) -> Line:

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
 from co2s_hf.data.images import write_image, write_mask
@@ -185,3 +186,12 @@ def test_the_three_forms_say_the_same(check, tmp_path):
     assert values["parts"]["labelled"]["class_shares"] == report.parts["labelled"].class_shares
     for form in (text, words):
         assert "7 errors" in form and "99 (54 px)" in form and "9x6 (9)" in form
+
+
+def test_a_fourth_band_called_alpha_is_a_band_where_four_are_described(check, described, tmp_path):
+    for path in (tmp_path / "images").iterdir():
+        pixels = np.random.default_rng(list(path.name.encode())).integers(1, 256, (6, 9, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    assert ("error", "bands of an image") not in found(check(bands=Bands(("red", "green", "blue", "nir"))))
+    three = check()  # then it is alpha, and says where there is no data
+    assert [band["name"] for band in three.bands] == ["red", "green", "blue"]

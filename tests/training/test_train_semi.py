@@ -41,7 +41,7 @@ from training.eval_semi import main as evaluate_saved
 from training.methods.co2s import Co2S
 from training.methods.supervised import Supervised
 from training.parts.schedules import Progress
-from training.train_semi import find_palette, main, refuse_divergence
+from training.train_semi import find_palette, main, refuse_divergence, use_cores
 
 pytestmark = pytest.mark.filterwarnings(STAND_INS)
 
@@ -575,3 +575,15 @@ def test_a_described_folder_trains_on_coloured_masks_and_evaluates(user_folder, 
     with pytest.raises(SystemExit):
         evaluate_saved([str(run / "model"), "--dataset", str(path)])
     assert "has the classes water, field; the model was trained with field, water" in capsys.readouterr().err
+
+
+def test_a_cpu_process_gets_its_share_of_the_cores():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # what accelerate's launcher leaves
+        use_cores(Accelerator(cpu=True), None)
+        assert torch.get_num_threads() == os.cpu_count()
+        use_cores(Accelerator(cpu=True), 1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
