@@ -35,6 +35,7 @@ class Batch:
         u_valid: (B, S, S) bool, False on padding, where there is no data, and where the label is known.
         box1: CutMix box of s1 (B, S, S) bool; box2 that of s2.
         p_w: Weak view of the CutMix partner; p_s1, p_s2 its strong views; p_valid as u_valid.
+        pairs: (B,) int64 where the partners are in the batch themselves: p_w is u_w[pairs], and so on.
     """
 
     x: Tensor
@@ -49,6 +50,7 @@ class Batch:
     p_s1: Tensor | None = None
     p_s2: Tensor | None = None
     p_valid: Tensor | None = None
+    pairs: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy the tensors to a device, without waiting where they are pinned."""
@@ -96,6 +98,8 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         nodata: Value of pixels without data, see `read_image_and_valid`. Pixels without data enter no loss; the models
             see them as padding, with 0 in every band.
         cache_bytes: Memory for decoded images, shared by all workers of a loader.
+        first_unlabelled: Position from which on there are unlabelled samples; a method that learns from labels alone at
+            first need not wait for images it does not look at.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         nodata: int | None = None,
         partly_labelled: Sequence[tuple[Sample, float]] = (),
         cache_bytes: int = 2 * 2**30,
+        first_unlabelled: int = 0,
     ) -> None:
         """Take the lists; no file is read before the first position. Raises ValueError where a list is empty."""
         if not labelled or (views.unlabelled and not unlabelled):
@@ -124,42 +129,55 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         self.labelled, self.unlabelled, self.partly_labelled = map(tuple, (labelled, unlabelled, partly_labelled))
         self.pool_size = len(self.unlabelled) + len(self.partly_labelled)
         self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
-        self.hue_range = hue_range
+        self.hue_range, self.first_unlabelled = hue_range, first_unlabelled
         self.normalise = _Normalise(mean, std)
         self.read = _Reader(image_scale, cache_bytes, nodata, num_bands=len(mean))
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         """Make the tensors of one position, named as in `Batch`, without the batch dimension."""
-        rng = self._rng(position, _LABELLED)
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Tensor]]:
+        """Make those of several positions; `DataLoader` asks for a batch at once. Views that two share are made once."""
+        unlabelled_views = lru_cache(maxsize=None)(self._unlabelled_views)
+        samples = []
+        for position in positions:
+            tensors = self._labelled_crop(position)
+            if self.views.unlabelled and position >= self.first_unlabelled:
+                views = unlabelled_views(position, _UNLABELLED)
+                tensors |= {"box1": views["box1"], "box2": views["box2"]} | _named("u", views)
+                if self.views.partner == "same":
+                    tensors |= _named("p", unlabelled_views(position, _PARTNER))
+                elif self.views.partner == "other":
+                    tensors |= _named("p", unlabelled_views(_partner(position), _UNLABELLED))
+            samples.append(tensors)
+        if self.views.partner == "other" and positions[0] >= self.first_unlabelled:
+            place = {position: torch.tensor(i) for i, position in enumerate(positions)}
+            if all(_partner(position) in place for position in positions):
+                for position, tensors in zip(positions, samples, strict=True):
+                    tensors["pairs"] = place[_partner(position)]
+        return samples
+
+    def _labelled_crop(self, position: int) -> dict[str, Tensor]:
         sample = self.labelled[self._index(position, len(self.labelled), _LABELLED_ORDER)]
-        crop, labels, _ = self._crop(sample, rng, with_labels=True)
-        tensors = {"x": self.normalise(crop), "y": labels.long()}
-        if not self.views.unlabelled:
-            return tensors
+        crop, labels, _ = self._crop(sample, self._rng(position, _LABELLED), with_labels=True)
+        return {"x": self.normalise(crop), "y": labels.long()}
 
-        rng = self._rng(position, _UNLABELLED)
-        i = self._index(position, self.pool_size, _UNLABELLED_ORDER)
-        tensors |= self._unlabelled_views("u", i, rng)
-        tensors |= {"box1": cutmix_box(self.crop_px, rng), "box2": cutmix_box(self.crop_px, rng)}
-        if self.views.partner is None:
-            return tensors
-
-        rng = self._rng(position, _PARTNER)
-        if self.views.partner == "other" and self.pool_size > 1:
-            i = (i + int(rng.integers(1, self.pool_size))) % self.pool_size
-        return tensors | self._unlabelled_views("p", i, rng)
-
-    def _unlabelled_views(self, name: str, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        sample, without_labels = self._from_pool(index, rng)
+    def _unlabelled_views(self, position: int, stream: int) -> dict[str, Tensor]:
+        rng = self._rng(position, stream)
+        # A pass through an odd number of images shows one of them twice, so that no pair has its images from two passes.
+        sample, without_labels = self._from_pool(self._index(position, self.pool_size, _UNLABELLED_ORDER, even=True), rng)
         crop, labels, valid = self._crop(sample, rng, with_labels=without_labels)
         if labels is not None:
             valid = valid & (labels == IGNORE)
         image = _to_unit(crop)
         return {
-            f"{name}_w": self.normalise(image),
-            f"{name}_s1": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
-            f"{name}_s2": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
-            f"{name}_valid": valid,
+            "w": self.normalise(image),
+            "s1": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
+            "s2": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
+            "valid": valid,
+            "box1": cutmix_box(self.crop_px, rng),
+            "box2": cutmix_box(self.crop_px, rng),
         }
 
     def _from_pool(self, index: int, rng: np.random.Generator) -> tuple[Sample, bool]:
@@ -178,8 +196,9 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         labels = self.read.labels(sample) if with_labels else None
         return random_crop(image, labels, valid, crop_px=self.crop_px, scale_range=self.scale_range, rng=rng)
 
-    def _index(self, position: int, count: int, stream: int) -> int:
-        return int(_order(count, self.seed, position // count, stream)[position % count])
+    def _index(self, position: int, count: int, stream: int, *, even: bool = False) -> int:
+        length = count + count % 2 if even else count
+        return int(_order(count, self.seed, position // length, stream)[position % length % count])
 
     def _rng(self, position: int, stream: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, position, stream))
@@ -370,6 +389,15 @@ class _Normalise:
                 f"An image has {len(image)} bands, mean and std have {len(self.mean)}; give one value per band."
             )
         return (_to_unit(image) - self.mean) / self.std
+
+
+def _partner(position: int) -> int:
+    """Pair the positions 0 and 1, 2 and 3, ...: any even batch holds its partners, on any number of processes."""
+    return position ^ 1
+
+
+def _named(prefix: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}_{view}": views[view] for view in ("w", "s1", "s2", "valid")}
 
 
 def _to_unit(image: Tensor) -> Tensor:

@@ -87,6 +87,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     config = model.config
     average_count = identity if accelerator.num_processes == 1 else lambda count: accelerator.reduce(count, "mean")
     method = METHODS[arguments.method].from_arguments(model, arguments, average_count)
+    positions_per_step = arguments.batch_size * accelerator.num_processes * arguments.gradient_accumulation_steps
     dataset = SemiDataset(
         split.labelled,
         split.unlabelled,
@@ -101,6 +102,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         nodata=arguments.nodata,
         partly_labelled=partly,
         cache_bytes=int(arguments.cache_gb * 2**30),
+        first_unlabelled=method.needs.from_step * positions_per_step,
     )
     validation = EvaluationDataset(
         split.validation,

@@ -35,10 +35,12 @@ class ViewNeeds:
         unlabelled: A weak and two strong views of an unlabelled image, with two CutMix boxes.
         partner: A second unlabelled crop with the same views, to paste from: "other" from another image, "same" another
             augmentation of the same image, as the released Co2S trains; None for no partner.
+        from_step: First optimizer step that has them; before it there are labelled crops alone.
     """
 
     unlabelled: bool
     partner: Literal["other", "same"] | None = None
+    from_step: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a partner without unlabelled views."""

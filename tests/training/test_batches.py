@@ -112,6 +112,33 @@ def test_partners(samples):
     assert _grey(only[0]["p_w"]) == 4
 
 
+def test_no_pair_has_one_image_twice_in_an_odd_pool(samples):
+    odd = _dataset(samples[:1], samples[5:], scale_range=(1, 1))
+    unlabelled = [_grey(odd[k]["u_w"]) for k in range(80)]
+    assert all(unlabelled[k] != unlabelled[k ^ 1] == _grey(odd[k]["p_w"]) for k in range(80))
+    assert all(set(unlabelled[k : k + 4]) == {5, 6, 7} for k in range(0, 80, 4))
+
+
+def test_an_even_batch_holds_its_partners(noisy):
+    dataset = _dataset(noisy[:2], noisy[2:])
+    batch = collate(dataset.__getitems__([2, 3, 8, 9]))
+    assert batch.pairs.tolist() == [1, 0, 3, 2]
+    for view in ("w", "s1", "s2", "valid"):
+        assert torch.equal(getattr(batch, f"u_{view}")[batch.pairs], getattr(batch, f"p_{view}"))
+    alone = collate([dataset[k] for k in (2, 3, 8, 9)])
+    assert alone.pairs is None
+    batch.pairs = None
+    _assert_equal(batch, alone)
+    assert collate(dataset.__getitems__([2, 3, 4])).pairs is None
+
+
+def test_the_first_positions_may_do_without_unlabelled_images(noisy):
+    everywhere, later = (_dataset(noisy[:2], noisy[2:], first_unlabelled=k) for k in (0, 4))
+    assert [name for name, _ in collate(later.__getitems__([2, 3]))._tensors()] == ["x", "y"]
+    _assert_equal(collate(later.__getitems__([4, 5])), collate(everywhere.__getitems__([4, 5])))
+    assert torch.equal(later[3]["x"], everywhere[3]["x"])
+
+
 def test_the_same_image_comes_with_another_augmentation(noisy):
     same = _dataset(noisy, noisy[:1], ViewNeeds(unlabelled=True, partner="same"))
     assert not torch.equal(same[0]["u_w"], same[0]["p_w"])
@@ -313,7 +340,7 @@ def test_loading_leaves_the_global_random_state(noisy, num_workers):
     batches = list(loader)
     assert torch.equal(state, torch.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
     assert len(batches) == len(loader) == 3
-    _assert_equal(batches[0], collate([dataset[2], dataset[3]]))
+    _assert_equal(batches[0], collate(dataset.__getitems__([2, 3])))
 
 
 # ---- EvaluationDataset ----

@@ -27,8 +27,7 @@ from training.views import ViewNeeds
 class StudentLogits:
     """What one student predicts in a step, each (B, N, S, S), named by the view it saw.
 
-    `x` labelled; `u_w` weak, `u_fp` weak with perturbed features, `u_s1`, `u_s2` strong views after CutMix;
-    `p_w` the weak view of the CutMix partner, without gradient.
+    `x` labelled; `u_w` weak, `u_fp` weak with perturbed features, `u_s1`, `u_s2` strong views after CutMix.
     """
 
     x: Tensor
@@ -36,7 +35,6 @@ class StudentLogits:
     u_fp: Tensor
     u_s1: Tensor
     u_s2: Tensor
-    p_w: Tensor
 
 
 class Co2S(OneModel):
@@ -81,7 +79,7 @@ class Co2S(OneModel):
         self.cut_stability_gradient = cut_stability_gradient or official
         self.official = official
         self.average_count = identity if official else average_count
-        self.needs = ViewNeeds(unlabelled=True, partner="same" if official else "other")
+        self.needs = ViewNeeds(unlabelled=True, partner="same" if official else "other", from_step=burn_in_steps)
 
     @classmethod
     def from_arguments(cls, model: nn.Module, arguments: Namespace, average_count: AverageCount) -> "Co2S":
@@ -104,7 +102,7 @@ class Co2S(OneModel):
             return learn_from_labels(self.model, batch.x, batch.y, self.average_count)
         u_s1 = cutmix(batch.u_s1, batch.p_s1, batch.box1)
         u_s2 = cutmix(batch.u_s2, batch.p_s2, batch.box2)
-        partner = self.predict(batch.p_w)
+        partners = None if batch.pairs is not None else self.predict(batch.p_w)
 
         # One forward for everything that trains: DistributedDataParallel allows one per backward.
         rows = [len(batch.x), len(batch.u_w), len(u_s1), len(u_s2)]
@@ -113,13 +111,18 @@ class Co2S(OneModel):
             perturbed_rows=(rows[0], rows[0] + rows[1]),
             feature_dropout=self.feature_dropout,
         )
-        clip = split(output.clip_logits, output.clip_perturbed_logits, partner.clip_logits, rows)
-        dinov3 = split(output.dinov3_logits, output.dinov3_perturbed_logits, partner.dinov3_logits, rows)
+        clip = split(output.clip_logits, output.clip_perturbed_logits, rows)
+        dinov3 = split(output.dinov3_logits, output.dinov3_perturbed_logits, rows)
 
         clip_pseudo = PseudoLabels.from_logits(clip.u_w, batch.u_valid)
         dinov3_pseudo = PseudoLabels.from_logits(dinov3.u_w, batch.u_valid)
-        clip_terms = self.student_losses(clip, clip_pseudo, batch)
-        dinov3_terms = self.student_losses(dinov3, dinov3_pseudo, batch)
+        if partners is None:
+            clip_partner, dinov3_partner = clip_pseudo.reordered(batch.pairs), dinov3_pseudo.reordered(batch.pairs)
+        else:
+            clip_partner = PseudoLabels.from_logits(partners.clip_logits, batch.p_valid)
+            dinov3_partner = PseudoLabels.from_logits(partners.dinov3_logits, batch.p_valid)
+        clip_terms = self.student_losses(clip, clip_pseudo, clip_partner, batch)
+        dinov3_terms = self.student_losses(dinov3, dinov3_pseudo, dinov3_partner, batch)
 
         clip_learns, dinov3_learns = mutual_masks(clip_pseudo, dinov3_pseudo, self.threshold)
         clip_terms["stability"] = self.stability(clip, dinov3, clip_learns, batch)
@@ -147,9 +150,10 @@ class Co2S(OneModel):
         self.model.train()
         return output
 
-    def student_losses(self, logits: StudentLogits, own: PseudoLabels, batch: Batch) -> dict[str, Tensor]:
+    def student_losses(
+        self, logits: StudentLogits, own: PseudoLabels, partner: PseudoLabels, batch: Batch
+    ) -> dict[str, Tensor]:
         """Return one student's own terms x, s1, s2, fp, unweighted; its targets are its own pseudo-labels."""
-        partner = PseudoLabels.from_logits(logits.p_w, batch.p_valid)
 
         def consistency(prediction: Tensor, pseudo: PseudoLabels) -> Tensor:
             return confident_cross_entropy(
@@ -175,10 +179,10 @@ class Co2S(OneModel):
         return stability_loss(student_logits, teacher.u_w, learns, average_count=self.average_count)
 
 
-def split(logits: Tensor, perturbed: Tensor, partner: Tensor, rows: list[int]) -> StudentLogits:
-    """Name one student's logits: rows x, u_w, s1, s2 of the joint forward, perturbed u_w, and the partner's."""
+def split(logits: Tensor, perturbed: Tensor, rows: list[int]) -> StudentLogits:
+    """Name one student's logits: rows x, u_w, s1, s2 of the joint forward, and perturbed u_w."""
     x, u_w, u_s1, u_s2 = logits.split(rows)
-    return StudentLogits(x=x, u_w=u_w, u_fp=perturbed, u_s1=u_s1, u_s2=u_s2, p_w=partner)
+    return StudentLogits(x=x, u_w=u_w, u_fp=perturbed, u_s1=u_s1, u_s2=u_s2)
 
 
 def total(terms: dict[str, Tensor], weight: float) -> Tensor:

@@ -52,6 +52,11 @@ class PseudoLabels:
             confidence, label = logits.float().softmax(dim=1).max(dim=1)
         return cls(label=label, confidence=confidence, valid=valid)
 
+    def reordered(self, order: Tensor) -> "PseudoLabels":
+        """Take the pictures in another order, (B,) int64."""
+        weight = None if self.weight is None else self.weight[order]
+        return PseudoLabels(self.label[order], self.confidence[order], self.valid[order], weight)
+
     def cutmix(self, other: "PseudoLabels", box: Tensor) -> "PseudoLabels":
         """Take the values of `other` inside `box` (B, H, W) bool and keep one's own outside.
 

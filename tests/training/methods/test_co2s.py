@@ -23,6 +23,7 @@ def test_needs_a_partner():
     model = torch.nn.Identity()
     assert Co2S(model).needs.unlabelled and Co2S(model).needs.partner == "other"
     assert Co2S(model, official=True).needs.partner == "same"
+    assert Co2S(model, burn_in_steps=7).needs.from_step == 7
 
 
 def test_step_runs_and_every_term_is_logged(model, batch):
@@ -53,6 +54,21 @@ def test_one_forward_trains_and_one_without_gradient_labels_the_partner(model, b
     ):
         inside = box[:, None].expand_as(own)
         assert torch.equal(mixed[inside], other[inside]) and torch.equal(mixed[~inside], own[~inside])
+
+
+def test_partners_within_the_batch_are_not_predicted_twice(model, batch):
+    pairs = torch.tensor([1, 0])
+    views = {f"p_{view}": getattr(batch, f"u_{view}")[pairs] for view in ("w", "s1", "s2", "valid")}
+    method = Co2S(model, threshold=THRESHOLD)
+    apart = method.step(replace(batch, **views), PROGRESS)
+    assert len(model.calls) == 2
+    paired = method.step(replace(batch, **views, pairs=pairs), PROGRESS)
+    assert len(model.calls) == 3
+    assert apart["loss_clip_s1"] > 0 and apart.keys() == paired.keys()
+    for name in apart:
+        torch.testing.assert_close(apart[name], paired[name])
+    for one, two in zip(gradients(model, apart["loss"]), gradients(model, paired["loss"]), strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_values_follow_the_paper(model, batch):
