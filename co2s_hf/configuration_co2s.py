@@ -118,6 +118,9 @@ class Co2SConfig(PreTrainedConfig):
     head_pool_size: int = 4
     head_kernel_size: int = 7
     head_similarity_scale: float = 1.0  # the paper has no temperature; a larger one lets short trainings start faster
+    # Add the scaled similarities to the logits: a student then starts from them, as zero-shot segmentation does, and
+    # not from a head that sees no difference between classes. The paper does not.
+    head_adds_similarity: bool = False
 
     fusion: Literal["confidence", "mean", "clip", "dinov3"] = "confidence"
     window_px: int = 512  # larger images are segmented by a sliding window of this side

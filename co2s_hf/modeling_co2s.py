@@ -175,6 +175,7 @@ class Co2SGuidanceHead(nn.Module):
         channels, (up1, up2), (skip1, skip2) = config.head_channels, config.head_up_channels, config.head_skip_channels
         kernel_size = config.head_kernel_size
         self.similarity_scale = config.head_similarity_scale
+        self.adds_similarity = config.head_adds_similarity
         # A bias here is the same for every class. As large as torch starts it, it hides what classes differ in, and
         # where all classes look alike the gradient is zero: training then waits for hundreds of steps (LOG.md).
         self.similarity_conv = Co2SZeroBiasConv2d(1, channels, kernel_size, padding=kernel_size // 2)
@@ -209,7 +210,10 @@ class Co2SGuidanceHead(nn.Module):
             hidden_states = layer(hidden_states, guidance)
         hidden_states = self.up1(hidden_states, F.relu(self.skip_proj1(middle)))
         hidden_states = self.up2(hidden_states, F.relu(self.skip_proj2(early)))
-        return self.classifier(hidden_states).squeeze(1).unflatten(0, similarity.shape[:2])
+        logits = self.classifier(hidden_states).squeeze(1).unflatten(0, similarity.shape[:2])
+        if self.adds_similarity:
+            logits = logits + F.interpolate(similarity, logits.shape[-2:], mode="bilinear")
+        return logits
 
 
 # ---------------------------------------------------------------------------------------------------------------------

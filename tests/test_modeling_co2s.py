@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import (
     CLIPVisionConfig,
@@ -630,6 +631,20 @@ def test_centred_class_texts_lose_only_what_they_share():
         assert torch.allclose(model(image).clip_logits, before, atol=1e-4) == centred
         model.set_text_embeddings(texts)
         assert torch.equal(model(image).clip_logits, before)
+
+
+@torch.no_grad()
+def test_a_head_may_start_from_zero_shot_segmentation():
+    image = pixels(1, 3, 32, 32)
+    with_it, without = build(head_adds_similarity=True, head_similarity_scale=7.0), build(head_similarity_scale=7.0)
+    without.load_state_dict(with_it.state_dict())
+    for student, other in ((with_it.clip, without.clip), (with_it.dinov3, without.dinov3)):
+        pyramid, guidance = student.features(image), student.guidance()
+        added = student.head(pyramid, guidance) - other.head(pyramid, guidance)
+        cosine = F.cosine_similarity(pyramid[-1][:, None], guidance[None, :, :, None, None], dim=2)
+        expected = F.interpolate(7 * cosine, added.shape[-2:], mode="bilinear")
+        torch.testing.assert_close(added, expected, atol=1e-4, rtol=1e-4)
+        assert expected.std(1).min() > 0
 
 
 def test_a_fresh_head_starts_from_what_classes_differ_in():
