@@ -138,7 +138,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Tensor]]:
-        """Make those of several positions; `DataLoader` asks for a batch at once. Views that two share are made once."""
+        """Make those of several positions; `DataLoader` asks for a batch at once. Views shared by two are made once."""
         unlabelled_views = lru_cache(maxsize=None)(self._unlabelled_views)
         samples = []
         for position in positions:
@@ -165,8 +165,9 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
 
     def _unlabelled_views(self, position: int, stream: int) -> dict[str, Tensor]:
         rng = self._rng(position, stream)
-        # A pass through an odd number of images shows one of them twice, so that no pair has its images from two passes.
-        sample, without_labels = self._from_pool(self._index(position, self.pool_size, _UNLABELLED_ORDER, even=True), rng)
+        # A pass through an odd number of images shows one of them twice, so that no pair is of two passes.
+        i = self._index(position, self.pool_size, _UNLABELLED_ORDER, even=True)
+        sample, without_labels = self._from_pool(i, rng)
         crop, labels, valid = self._crop(sample, rng, with_labels=without_labels)
         if labels is not None:
             valid = valid & (labels == IGNORE)
