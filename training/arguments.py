@@ -113,6 +113,9 @@ def build_parser() -> argparse.ArgumentParser:
     method.add_argument("--threshold", type=float, default=0.95, help="confidence from which a pseudo-label counts")
     method.add_argument("--confidence_mode", choices=get_args(ConfidenceMode), default="pixelwise")
     method.add_argument("--feature_dropout", type=float, default=0.5)
+    method.add_argument(
+        "--class_share", type=float, default=0.0, help="share of the pixels of every class that counts as confident"
+    )
     method.add_argument("--stability_peak", type=float, default=0.5, help="weight of the stability term after its ramp")
 
     method.add_argument("--burn_in_steps", type=int, default=0, help="first steps on labels alone, for short trainings")
@@ -240,6 +243,17 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
         problems.append(f"--official reproduces the released Co2S step, but --method is {arguments.method}.")
     if arguments.official and arguments.nodata is not None:
         problems.append("--official reproduces a step that knows no --nodata: train without one of the two.")
+    if arguments.official and arguments.class_share:
+        problems.append("--official reproduces a step with one threshold for all classes: leave out --class_share.")
+    return problems + _out_of_range(arguments)
+
+
+def _out_of_range(arguments: argparse.Namespace) -> list[str]:
+    problems = []
+    if not 0 <= arguments.class_share <= 1:
+        problems.append(f"--class_share is {arguments.class_share}, expected a share from 0 to 1.")
+    if arguments.class_share and not 0 < arguments.threshold < 1:
+        problems.append(f"--class_share needs a --threshold between 0 and 1, not {arguments.threshold}.")
     for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every"):
         if getattr(arguments, name) < 1:
             problems.append(f"--{name} is {getattr(arguments, name)}, expected at least 1.")

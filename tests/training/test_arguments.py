@@ -128,6 +128,12 @@ def test_refuses_recipes(text, message, recipe, capsys):
         ([*DATA, "--max_step", "3", "--nonsense"], "unrecognized arguments: --nonsense"),
         ([*DATA, "--official", "--method", "supervised"], "--official reproduces the released Co2S step, but --method"),
         ([*DATA, "--official", "--nodata", "0"], "--official reproduces a step that knows no --nodata: train without"),
+        (
+            [*DATA, "--official", "--class_share", "0.5"],
+            "--official reproduces a step with one threshold for all classes",
+        ),
+        ([*DATA, "--class_share", "50"], "--class_share is 50.0, expected a share from 0 to 1."),
+        ([*DATA, "--class_share", "0.5", "--threshold", "1"], "--class_share needs a --threshold between 0 and 1, not"),
         ([*DATA, "--batch_size", "0"], "--batch_size is 0, expected at least 1."),
         ([*DATA, "--scale_range", "2", "0.5"], "--scale_range is [2.0, 0.5], expected two increasing positive numbers"),
     ],

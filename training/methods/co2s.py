@@ -20,6 +20,7 @@ from training.parts.one_model import OneModel
 from training.parts.pseudo_labels import PseudoLabels, cutmix, mutual_masks
 from training.parts.schedules import Progress, stability_weight
 from training.parts.supervision import learn_from_labels
+from training.parts.thresholds import ClassThresholds
 from training.views import ViewNeeds
 
 
@@ -43,6 +44,8 @@ class Co2S(OneModel):
     Args:
         model: the two-student model; the loop replaces `method.model` by the prepared one.
         threshold: confidence in [0, 1] from which a pseudo-label counts, for consistency and stability alike.
+        class_share: part of the pixels predicted as a class that counts at least, see `ClassThresholds`; 0 for one
+            threshold for all classes, as in the paper.
         confidence_mode: how confidence enters the consistency terms, see `reduce_confident`.
         feature_dropout: probability of zeroing a feature channel in the perturbed prediction.
         stability_peak: weight of the stability term after its ramp.
@@ -61,6 +64,7 @@ class Co2S(OneModel):
         model: nn.Module,
         *,
         threshold: float = 0.95,
+        class_share: float = 0.0,
         confidence_mode: ConfidenceMode = "pixelwise",
         feature_dropout: float = 0.5,
         stability_peak: float = 0.5,
@@ -72,6 +76,7 @@ class Co2S(OneModel):
         """Keep the model and the settings."""
         self.model = model
         self.threshold = threshold
+        self.class_thresholds = {student: ClassThresholds(threshold, class_share) for student in ("clip", "dinov3")}
         self.confidence_mode: ConfidenceMode = confidence_mode
         self.feature_dropout = feature_dropout
         self.stability_peak = stability_peak
@@ -87,6 +92,7 @@ class Co2S(OneModel):
         return cls(
             model,
             threshold=arguments.threshold,
+            class_share=arguments.class_share,
             confidence_mode=arguments.confidence_mode,
             feature_dropout=arguments.feature_dropout,
             stability_peak=arguments.stability_peak,
@@ -114,13 +120,13 @@ class Co2S(OneModel):
         clip = split(output.clip_logits, output.clip_perturbed_logits, rows)
         dinov3 = split(output.dinov3_logits, output.dinov3_perturbed_logits, rows)
 
-        clip_pseudo = PseudoLabels.from_logits(clip.u_w, batch.u_valid)
-        dinov3_pseudo = PseudoLabels.from_logits(dinov3.u_w, batch.u_valid)
+        clip_pseudo = self.pseudo_labels("clip", clip.u_w, batch.u_valid, update=True)
+        dinov3_pseudo = self.pseudo_labels("dinov3", dinov3.u_w, batch.u_valid, update=True)
         if partners is None:
             clip_partner, dinov3_partner = clip_pseudo.reordered(batch.pairs), dinov3_pseudo.reordered(batch.pairs)
         else:
-            clip_partner = PseudoLabels.from_logits(partners.clip_logits, batch.p_valid)
-            dinov3_partner = PseudoLabels.from_logits(partners.dinov3_logits, batch.p_valid)
+            clip_partner = self.pseudo_labels("clip", partners.clip_logits, batch.p_valid)
+            dinov3_partner = self.pseudo_labels("dinov3", partners.dinov3_logits, batch.p_valid)
         clip_terms = self.student_losses(clip, clip_pseudo, clip_partner, batch)
         dinov3_terms = self.student_losses(dinov3, dinov3_pseudo, dinov3_partner, batch)
 
@@ -150,6 +156,13 @@ class Co2S(OneModel):
         self.model.train()
         return output
 
+    def pseudo_labels(self, student: str, logits: Tensor, valid: Tensor, update: bool = False) -> PseudoLabels:
+        """Return a student's pseudo-labels with confidences that `threshold` divides, whatever the class."""
+        pseudo = PseudoLabels.from_logits(logits, valid)
+        if update:
+            self.class_thresholds[student].update(pseudo, logits.shape[1], self.average_count)
+        return self.class_thresholds[student].relative(pseudo)
+
     def student_losses(
         self, logits: StudentLogits, own: PseudoLabels, partner: PseudoLabels, batch: Batch
     ) -> dict[str, Tensor]:
@@ -171,6 +184,18 @@ class Co2S(OneModel):
             "s2": consistency(logits.u_s2, own.cutmix(partner, batch.box2)),
             "fp": consistency(logits.u_fp, own),
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts behind the thresholds of classes, for a resume."""
+        counts = {student: thresholds.counts for student, thresholds in self.class_thresholds.items()}
+        return {f"{student}_confidence_counts": value for student, value in counts.items() if value is not None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take such counts back."""
+        rest = dict(state)
+        for student, thresholds in self.class_thresholds.items():
+            thresholds.counts = rest.pop(f"{student}_confidence_counts", None)
+        super().load_state_dict(rest)
 
     def stability(self, student: StudentLogits, teacher: StudentLogits, learns: Tensor, batch: Batch) -> Tensor:
         """Return the unweighted stability term of a student that learns from the other one where `learns`."""

@@ -202,3 +202,20 @@ def test_burn_in_learns_from_labels_alone_and_the_ramp_starts_after_it(model, ba
     assert set(burning) == set(plain)
     assert method.step(batch, Progress(40, 100))["stability_weight"] == 0
     assert method.step(batch, Progress(52, 100))["stability_weight"] == 0.5  # 20 % of the 60 steps that are left
+
+
+def test_class_thresholds_let_more_pixels_count_and_survive_a_resume(model, batch):
+    plain = Co2S(model, threshold=0.9).step(batch, PROGRESS)
+    method = Co2S(model, threshold=0.9, class_share=0.8)
+    terms = method.step(batch, PROGRESS)
+    for student in ("clip", "dinov3"):
+        assert plain[f"confident_{student}"] < 0.5 < terms[f"confident_{student}"]
+        assert terms[f"loss_{student}_fp"] > plain[f"loss_{student}_fp"]
+        assert terms[f"loss_{student}_x"] == plain[f"loss_{student}_x"]
+    resumed = Co2S(model, threshold=0.9, class_share=0.8)
+    resumed.load_state_dict({name: counts.clone() for name, counts in method.state_dict().items()})
+    fresh = Co2S(model, threshold=0.9, class_share=0.8)
+    fresh.load_state_dict(fresh.state_dict())
+    other = replace(batch, u_w=batch.u_w.flip(1) / 3)
+    first, second, third = (one.step(other, PROGRESS)["loss"] for one in (method, resumed, fresh))
+    assert torch.equal(first, second) and not torch.equal(first, third)
