@@ -73,8 +73,9 @@ def collate(positions: Sequence[dict[str, Tensor]]) -> Batch:
 class SemiDataset(Dataset[dict[str, Tensor]]):
     """The endless stream of training samples: position k is one labelled and, if needed, one unlabelled sample.
 
-    Each of the two lists is gone through in an order of its own, drawn anew for every pass. Decoded images are kept in
-    memory while there is room.
+    Each of the two lists is gone through in an order of its own, drawn anew for every pass. A pass shows every labelled
+    image once, and an unlabelled image as often as its area is of the pool: no pixel is more likely than another one.
+    Decoded images are kept in memory while there is room.
 
     A labelled image with points, scribbles or one corner labelled is two things: what is labelled teaches as in every
     labelled image, and the image is also one of the unlabelled pool, where it counts but for its labelled pixels, which
@@ -87,6 +88,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         unlabelled: Samples whose masks are never looked at; may be empty where `views` needs none.
         partly_labelled: Labelled samples that join the unlabelled pool, with the share of their pixels that do, in
             (0, 1]; see `find_partly_labelled`.
+        pool_areas: Pixels of the unlabelled and, after them, of the partly labelled images; None for all alike.
         crop_px: Side S of the crops.
         seed: Draws the orders and the augmentations.
         views: What the method needs.
@@ -117,6 +119,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         hue_range: float = HUE,
         nodata: int | None = None,
         partly_labelled: Sequence[tuple[Sample, float]] = (),
+        pool_areas: Sequence[int] | None = None,
         cache_bytes: int = 2 * 2**30,
         first_unlabelled: int = 0,
     ) -> None:
@@ -127,7 +130,13 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
             )
         _require_masks(labelled)
         self.labelled, self.unlabelled, self.partly_labelled = map(tuple, (labelled, unlabelled, partly_labelled))
-        self.pool_size = len(self.unlabelled) + len(self.partly_labelled)
+        pool_size = len(self.unlabelled) + len(self.partly_labelled)
+        self.pool_areas = np.asarray([1] * pool_size if pool_areas is None else pool_areas, np.float64)
+        if len(self.pool_areas) != pool_size:
+            raise ValueError(
+                f"There are {len(self.pool_areas)} pool_areas of {pool_size} images; expected one for each."
+            )
+        self.passes: dict[int, np.ndarray] = {}
         self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
         self.hue_range, self.first_unlabelled = hue_range, first_unlabelled
         self.normalise = _Normalise(mean, std)
@@ -159,15 +168,14 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         return samples
 
     def _labelled_crop(self, position: int) -> dict[str, Tensor]:
-        sample = self.labelled[self._index(position, len(self.labelled), _LABELLED_ORDER)]
+        epoch, place = divmod(position, len(self.labelled))
+        sample = self.labelled[_order(len(self.labelled), self.seed, epoch, _LABELLED_ORDER)[place]]
         crop, labels, _ = self._crop(sample, self._rng(position, _LABELLED), with_labels=True)
         return {"x": self.normalise(crop), "y": labels.long()}
 
     def _unlabelled_views(self, position: int, stream: int) -> dict[str, Tensor]:
         rng = self._rng(position, stream)
-        # A pass through an odd number of images shows one of them twice, so that no pair is of two passes.
-        i = self._index(position, self.pool_size, _UNLABELLED_ORDER, even=True)
-        sample, without_labels = self._from_pool(i, rng)
+        sample, without_labels = self._from_pool(self._pool_index(position), rng)
         crop, labels, valid = self._crop(sample, rng, with_labels=without_labels)
         if labels is not None:
             valid = valid & (labels == IGNORE)
@@ -197,9 +205,15 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         labels = self.read.labels(sample) if with_labels else None
         return random_crop(image, labels, valid, crop_px=self.crop_px, scale_range=self.scale_range, rng=rng)
 
-    def _index(self, position: int, count: int, stream: int, *, even: bool = False) -> int:
-        length = count + count % 2 if even else count
-        return int(_order(count, self.seed, position // length, stream)[position % length % count])
+    def _pool_index(self, position: int) -> int:
+        count = len(self.pool_areas)
+        epoch, place = divmod(position, count + count % 2)  # even, so that no pair of partners is of two passes
+        if epoch not in self.passes:
+            if len(self.passes) > 4:
+                self.passes.clear()
+            rng = np.random.default_rng((self.seed, epoch, _UNLABELLED_ORDER))
+            self.passes[epoch] = _draw_pass(self.pool_areas, count + count % 2, rng)
+        return int(self.passes[epoch][place])
 
     def _rng(self, position: int, stream: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, position, stream))
@@ -409,6 +423,17 @@ def _require_masks(samples: Sequence[Sample]) -> None:
     missing = [sample.image.name for sample in samples if sample.mask is None]
     if missing:
         raise ValueError(f"{len(missing)} samples have no mask, such as {missing[0]}; expected a mask for each.")
+
+
+def _draw_pass(areas: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a pass of even length: each image as often as its share, rounded either way, and pairs of different ones."""
+    images = rng.permutation(len(areas))
+    ends = areas[images].cumsum()
+    points = (np.arange(length) + rng.random()) * (ends[-1] / length)
+    drawn = images[np.searchsorted(ends, points, side="right").clip(max=len(areas) - 1)]
+    # Half a pass apart lie two images, unless one of them is more than half of the pool.
+    pairs = np.stack([drawn[: length // 2], drawn[length // 2 :]], axis=1)
+    return rng.permuted(rng.permutation(pairs), axis=1).reshape(-1)
 
 
 @lru_cache(maxsize=8)

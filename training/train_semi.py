@@ -32,6 +32,7 @@ from co2s_hf.convert.co2s import discard_dinov3_prior
 from co2s_hf.data import synthetic
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataSplit, Sample, check_split, find_split
+from co2s_hf.data.images import image_size
 from co2s_hf.image_processing_co2s import Co2SImageProcessor
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.publish.card import CardFacts, Parent, model_card
@@ -87,6 +88,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     config = model.config
     average_count = identity if accelerator.num_processes == 1 else lambda count: accelerator.reduce(count, "mean")
     method = METHODS[arguments.method].from_arguments(model, arguments, average_count)
+    pool = [*split.unlabelled, *(sample for sample, _ in partly)]
+    by_area = method.needs.unlabelled and not arguments.official
     positions_per_step = arguments.batch_size * accelerator.num_processes * arguments.gradient_accumulation_steps
     dataset = SemiDataset(
         split.labelled,
@@ -101,6 +104,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         hue_range=arguments.hue_range,
         nodata=arguments.nodata,
         partly_labelled=partly,
+        pool_areas=[math.prod(image_size(sample.image)) for sample in pool] if by_area else None,
         cache_bytes=int(arguments.cache_gb * 2**30),
         first_unlabelled=method.needs.from_step * positions_per_step,
     )

@@ -119,6 +119,19 @@ def test_no_pair_has_one_image_twice_in_an_odd_pool(samples):
     assert all(set(unlabelled[k : k + 4]) == {5, 6, 7} for k in range(0, 80, 4))
 
 
+def test_an_image_is_shown_as_often_as_its_area(samples):
+    areas = [100, 300, 200, 400]
+    dataset = _dataset(samples[:1], samples[4:], scale_range=(1, 1), pool_areas=areas)
+    unlabelled = [_grey(dataset[k]["u_w"]) for k in range(480)]
+    assert [unlabelled.count(4 + i) / 480 for i in range(4)] == pytest.approx([0.1, 0.3, 0.2, 0.4], abs=0.02)
+    assert all(unlabelled[k] != unlabelled[k ^ 1] for k in range(480))
+    assert len({tuple(unlabelled[k : k + 4]) for k in range(0, 480, 4)}) > 10
+    pairs = {tuple(sorted(unlabelled[k : k + 2])) for k in range(0, 480, 2)}
+    assert len(pairs) == 6
+    with pytest.raises(ValueError, match="There are 1 pool_areas of 4 images"):
+        _dataset(samples[:1], samples[4:], pool_areas=[1])
+
+
 def test_an_even_batch_holds_its_partners(noisy):
     dataset = _dataset(noisy[:2], noisy[2:])
     batch = collate(dataset.__getitems__([2, 3, 8, 9]))
