@@ -79,6 +79,13 @@ def build_parser() -> argparse.ArgumentParser:
         ("validation", "see validation_fraction"),
     ):
         data.add_argument(f"--{part}", nargs="+", help=f"globs, folders or .txt lists; default: {default}")
+    data.add_argument(
+        "--unlabelled_stream",
+        nargs="+",
+        help="instead of unlabelled: .tar (WebDataset), .parquet or .arrow files, globs or a folder of them, or the id "
+        "of a data set on the Hub; read as it comes, never held in memory",
+    )
+    data.add_argument("--stream_column", help="column of the images in the stream; default: the only one there is")
     data.add_argument("--scene_pattern", help=r"regular expression whose first group is the scene, e.g. '(tile\d+)_'")
     data.add_argument("--validation_fraction", type=float, help="share of labelled images held out, by whole scenes")
     data.add_argument("--image_scale", type=float, default=1.0, help="factor on the size of every image")
@@ -239,6 +246,13 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
         problems.append("--data_dir needs --classes: the class names in the order of the ids in the masks.")
     elif arguments.data_dir is None and not arguments.scenes:
         problems.append("give --dataset or --data_dir, or a recipe that draws `scenes`.")
+    if arguments.unlabelled_stream is not None:
+        if arguments.unlabelled is not None:
+            problems.append("--unlabelled_stream comes instead of --unlabelled: leave out one of the two.")
+        if arguments.batch_size % 2:
+            problems.append(
+                f"--unlabelled_stream pairs the images of a batch: --batch_size {arguments.batch_size} is odd."
+            )
     if arguments.official and arguments.method != "co2s":
         problems.append(f"--official reproduces the released Co2S step, but --method is {arguments.method}.")
     if arguments.official and arguments.nodata is not None:

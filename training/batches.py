@@ -7,7 +7,6 @@ workers or processes, or where a run was resumed.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,12 +15,13 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from co2s_hf.data.folders import Sample, read_labels
-from co2s_hf.data.images import IGNORE, read_image_and_valid
+from co2s_hf.data.images import IGNORE, EncodedImage, ImageFile, read_image_and_valid
 
+from .pools import FilePool, ImageStream
 from .views import HUE, ViewNeeds, cutmix_box, random_crop, resize_valid, strong_view
 
 # Streams of random numbers: each of them goes its own way, so that a method without a partner sees the same crops.
-_LABELLED, _UNLABELLED, _PARTNER, _LABELLED_ORDER, _UNLABELLED_ORDER = range(1, 6)
+_LABELLED, _UNLABELLED, _PARTNER, _LABELLED_ORDER = range(1, 5)
 
 
 @dataclass
@@ -73,22 +73,12 @@ def collate(positions: Sequence[dict[str, Tensor]]) -> Batch:
 class SemiDataset(Dataset[dict[str, Tensor]]):
     """The endless stream of training samples: position k is one labelled and, if needed, one unlabelled sample.
 
-    Each of the two lists is gone through in an order of its own, drawn anew for every pass. A pass shows every labelled
-    image once, and an unlabelled image as often as its area is of the pool: no pixel is more likely than another one.
-    Decoded images are kept in memory while there is room.
-
-    A labelled image with points, scribbles or one corner labelled is two things: what is labelled teaches as in every
-    labelled image, and the image is also one of the unlabelled pool, where it counts but for its labelled pixels, which
-    a pseudo-label could only contradict. So that almost completely labelled images do not crowd out unlabelled ones
-    with hardly a pixel to learn from, such an image stands back at random for an unlabelled one, as often as the share
-    of its pixels that are labelled.
+    The labelled images are gone through in an order that is drawn anew for every pass. Decoded images of files are kept
+    in memory while there is room.
 
     Args:
         labelled: Samples with masks.
-        unlabelled: Samples whose masks are never looked at; may be empty where `views` needs none.
-        partly_labelled: Labelled samples that join the unlabelled pool, with the share of their pixels that do, in
-            (0, 1]; see `find_partly_labelled`.
-        pool_areas: Pixels of the unlabelled and, after them, of the partly labelled images; None for all alike.
+        pool: Where unlabelled images come from; None where `views` needs none.
         crop_px: Side S of the crops.
         seed: Draws the orders and the augmentations.
         views: What the method needs.
@@ -107,7 +97,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         labelled: Sequence[Sample],
-        unlabelled: Sequence[Sample],
+        pool: FilePool | ImageStream | None,
         *,
         crop_px: int,
         seed: int,
@@ -118,25 +108,17 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         image_scale: float = 1.0,
         hue_range: float = HUE,
         nodata: int | None = None,
-        partly_labelled: Sequence[tuple[Sample, float]] = (),
-        pool_areas: Sequence[int] | None = None,
         cache_bytes: int = 2 * 2**30,
         first_unlabelled: int = 0,
     ) -> None:
-        """Take the lists; no file is read before the first position. Raises ValueError where a list is empty."""
-        if not labelled or (views.unlabelled and not unlabelled):
+        """Take the lists; no file is read before the first position. Raises ValueError where something is missing."""
+        if not labelled or (views.unlabelled and pool is None):
             raise ValueError(
-                f"There are {len(labelled)} labelled and {len(unlabelled)} unlabelled images; expected some of each."
+                f"There are {len(labelled)} labelled images and {'no' if pool is None else 'a'} pool of unlabelled "
+                "ones; expected both."
             )
         _require_masks(labelled)
-        self.labelled, self.unlabelled, self.partly_labelled = map(tuple, (labelled, unlabelled, partly_labelled))
-        pool_size = len(self.unlabelled) + len(self.partly_labelled)
-        self.pool_areas = np.asarray([1] * pool_size if pool_areas is None else pool_areas, np.float64)
-        if len(self.pool_areas) != pool_size:
-            raise ValueError(
-                f"There are {len(self.pool_areas)} pool_areas of {pool_size} images; expected one for each."
-            )
-        self.passes: dict[int, np.ndarray] = {}
+        self.labelled, self.pool = tuple(labelled), pool
         self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
         self.hue_range, self.first_unlabelled = hue_range, first_unlabelled
         self.normalise = _Normalise(mean, std)
@@ -169,16 +151,15 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
 
     def _labelled_crop(self, position: int) -> dict[str, Tensor]:
         epoch, place = divmod(position, len(self.labelled))
-        sample = self.labelled[_order(len(self.labelled), self.seed, epoch, _LABELLED_ORDER)[place]]
-        crop, labels, _ = self._crop(sample, self._rng(position, _LABELLED), with_labels=True)
+        sample = self.labelled[_order(len(self.labelled), self.seed, epoch)[place]]
+        image, valid = self.read.image(sample.image)
+        crop, labels, _ = self._cut(image, self.read.labels(sample), valid, self._rng(position, _LABELLED))
+        assert labels is not None
         return {"x": self.normalise(crop), "y": labels.long()}
 
     def _unlabelled_views(self, position: int, stream: int) -> dict[str, Tensor]:
         rng = self._rng(position, stream)
-        sample, without_labels = self._from_pool(self._pool_index(position), rng)
-        crop, labels, valid = self._crop(sample, rng, with_labels=without_labels)
-        if labels is not None:
-            valid = valid & (labels == IGNORE)
+        crop, valid = self._unlabelled_crop(position, rng)
         image = _to_unit(crop)
         return {
             "w": self.normalise(image),
@@ -189,31 +170,17 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
             "box2": cutmix_box(self.crop_px, rng),
         }
 
-    def _from_pool(self, index: int, rng: np.random.Generator) -> tuple[Sample, bool]:
-        """Give an image of the unlabelled pool, and whether what is labelled in it must be left out."""
-        if index >= len(self.unlabelled):
-            sample, share = self.partly_labelled[index - len(self.unlabelled)]
-            if rng.random() < share:
-                return sample, True
-            index = int(rng.integers(len(self.unlabelled)))
-        return self.unlabelled[index], False
+    def _unlabelled_crop(self, position: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        assert self.pool is not None
+        file, known = self.pool.draw(position, rng)
+        image, valid = self.read.image(file)
+        crop, labels, valid = self._cut(image, None if known is None else self.read.labels(known), valid, rng)
+        return crop, valid if labels is None else valid & (labels == IGNORE)
 
-    def _crop(
-        self, sample: Sample, rng: np.random.Generator, *, with_labels: bool
+    def _cut(
+        self, image: Tensor, labels: Tensor | None, valid: Tensor | None, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        image, valid = self.read.image(sample.image)
-        labels = self.read.labels(sample) if with_labels else None
         return random_crop(image, labels, valid, crop_px=self.crop_px, scale_range=self.scale_range, rng=rng)
-
-    def _pool_index(self, position: int) -> int:
-        count = len(self.pool_areas)
-        epoch, place = divmod(position, count + count % 2)  # even, so that no pair of partners is of two passes
-        if epoch not in self.passes:
-            if len(self.passes) > 4:
-                self.passes.clear()
-            rng = np.random.default_rng((self.seed, epoch, _UNLABELLED_ORDER))
-            self.passes[epoch] = _draw_pass(self.pool_areas, count + count % 2, rng)
-        return int(self.passes[epoch][place])
 
     def _rng(self, position: int, stream: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, position, stream))
@@ -257,28 +224,6 @@ class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if valid is not None:
             labels[~valid] = IGNORE
         return self.normalise(self.read.scaled_image(image)), labels, sample.image.name
-
-
-def find_partly_labelled(
-    samples: Sequence[Sample], nodata: int | None = None, num_bands: int | None = None
-) -> list[tuple[Sample, float]]:
-    """Find the samples with masks where pixels hold data but have no label, and the share of the pixels that do.
-
-    Args:
-        samples: Samples with masks.
-        nodata: Value of pixels without data; those are not asked for a label.
-        num_bands: Of the images, see `read_image_and_valid`.
-    """
-    found = []
-    for sample in samples:
-        unlabelled = read_labels(sample) == IGNORE
-        valid = read_image_and_valid(sample.image, nodata, num_bands=num_bands)[1] if unlabelled.any() else None
-        if valid is not None:
-            unlabelled &= valid
-        share = float(unlabelled.sum() / (unlabelled.size if valid is None else valid.sum().clip(min=1)))
-        if share > 0:
-            found.append((sample, share))
-    return found
 
 
 def train_loader(
@@ -344,20 +289,22 @@ class _Reader:
 
     def __init__(self, scale: float, cache_bytes: int, nodata: int | None, num_bands: int) -> None:
         self.scale, self.cache_bytes, self.nodata, self.num_bands = scale, cache_bytes, nodata, num_bands
-        self.cache: dict[Path, tuple[Tensor, Tensor | None]] = {}
+        self.cache: dict[ImageFile, tuple[Tensor, Tensor | None]] = {}
         self.used_bytes = 0
 
-    def image(self, path: Path) -> tuple[Tensor, Tensor | None]:
-        cached = self.cache.get(path)
+    def image(self, file: ImageFile) -> tuple[Tensor, Tensor | None]:
+        cached = self.cache.get(file)
         if cached is not None:
             return cached
-        image, valid = self.whole_image(path)
+        image, valid = self.whole_image(file)
         if valid is not None and self.scale != 1:
             valid = resize_valid(valid, *self._scaled(valid))
-        return self._keep(path, self.scaled_image(image), valid)
+        image = self.scaled_image(image)
+        # What comes from a stream does not come again.
+        return (image, valid) if isinstance(file, EncodedImage) else self._keep(file, image, valid)
 
-    def whole_image(self, path: Path) -> tuple[Tensor, Tensor | None]:
-        pixels, valid = read_image_and_valid(path, self.nodata, num_bands=self.num_bands)
+    def whole_image(self, file: ImageFile) -> tuple[Tensor, Tensor | None]:
+        pixels, valid = read_image_and_valid(file, self.nodata, num_bands=self.num_bands)
         if valid is not None:
             pixels[~valid] = 0  # whatever the file has there, also 65535, must not reach the statistics of a network
         if pixels.dtype == np.uint16:
@@ -383,7 +330,7 @@ class _Reader:
         height, width = (max(1, int(side * self.scale + 0.5)) for side in plane.shape[-2:])
         return height, width
 
-    def _keep(self, path: Path, tensor: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _keep(self, path: ImageFile, tensor: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         worker = get_worker_info()
         size_bytes = tensor.nbytes + (0 if valid is None else valid.nbytes)
         if self.used_bytes + size_bytes <= self.cache_bytes // (worker.num_workers if worker else 1):
@@ -425,18 +372,7 @@ def _require_masks(samples: Sequence[Sample]) -> None:
         raise ValueError(f"{len(missing)} samples have no mask, such as {missing[0]}; expected a mask for each.")
 
 
-def _draw_pass(areas: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw a pass of even length: each image as often as its share, rounded either way, and pairs of different ones."""
-    images = rng.permutation(len(areas))
-    ends = areas[images].cumsum()
-    points = (np.arange(length) + rng.random()) * (ends[-1] / length)
-    drawn = images[np.searchsorted(ends, points, side="right").clip(max=len(areas) - 1)]
-    # Half a pass apart lie two images, unless one of them is more than half of the pool.
-    pairs = np.stack([drawn[: length // 2], drawn[length // 2 :]], axis=1)
-    return rng.permuted(rng.permutation(pairs), axis=1).reshape(-1)
-
-
 @lru_cache(maxsize=8)
-def _order(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
-    """Draw the order of one pass through a list; kept, because it is asked for at every position."""
-    return np.random.default_rng((seed, epoch, stream)).permutation(count)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Draw the order of one pass through the labelled images; kept, because it is asked for at every position."""
+    return np.random.default_rng((seed, epoch, _LABELLED_ORDER)).permutation(count)

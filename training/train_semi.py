@@ -38,14 +38,16 @@ from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.publish.card import CardFacts, Parent, model_card
 from co2s_hf.text import class_embeddings, concepts_for
 from training.arguments import FREE, parse_arguments, plain_refusals
-from training.batches import EvaluationDataset, SemiDataset, find_partly_labelled, train_loader
+from training.batches import EvaluationDataset, SemiDataset, train_loader
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.eval_semi import draw_examples, evaluate
 from training.methods import METHODS
 from training.optim import build_optimizer, build_scheduler, parameter_groups, select_trainable
 from training.parts.losses import identity
 from training.parts.schedules import Progress
+from training.pools import FilePool, ImageStream, find_partly_labelled
 from training.report import class_table, draw_curves, write_metrics
+from training.views import ViewNeeds
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -73,8 +75,13 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         num_bands = Co2SConfig.from_backbones(
             arguments.clip, arguments.dinov3, split.classes, **model_fields(arguments)
         ).num_channels
-        warnings = check_split(split, num_bands, decode_unlabelled=accelerator.is_main_process)
-        is_final = arguments.official or arguments.ignore_is_final
+        warnings = check_split(
+            split,
+            num_bands,
+            decode_unlabelled=accelerator.is_main_process,
+            needs_unlabelled=arguments.unlabelled_stream is None,
+        )
+        is_final = arguments.official or arguments.ignore_is_final or arguments.unlabelled_stream is not None
         partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
     say(found(split, partly))
     for warning in warnings:
@@ -88,12 +95,12 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     config = model.config
     average_count = identity if accelerator.num_processes == 1 else lambda count: accelerator.reduce(count, "mean")
     method = METHODS[arguments.method].from_arguments(model, arguments, average_count)
-    pool = [*split.unlabelled, *(sample for sample, _ in partly)]
-    by_area = method.needs.unlabelled and not arguments.official
+    with plain_refusals("train_semi.py"):
+        pool = unlabelled_pool(arguments, split, partly, method.needs, num_bands, accelerator)
     positions_per_step = arguments.batch_size * accelerator.num_processes * arguments.gradient_accumulation_steps
     dataset = SemiDataset(
         split.labelled,
-        split.unlabelled,
+        pool,
         crop_px=arguments.crop_px,
         seed=arguments.seed,
         views=method.needs,
@@ -103,8 +110,6 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         image_scale=arguments.image_scale,
         hue_range=arguments.hue_range,
         nodata=arguments.nodata,
-        partly_labelled=partly,
-        pool_areas=[math.prod(image_size(sample.image)) for sample in pool] if by_area else None,
         cache_bytes=int(arguments.cache_gb * 2**30),
         first_unlabelled=method.needs.from_step * positions_per_step,
     )
@@ -264,6 +269,12 @@ def find_checkpoint(folder: Path, resume: bool) -> Path | None:
 
 
 def find_data(arguments: argparse.Namespace) -> DataSplit:
+    """Lists of images and masks, without unlabelled ones where they come from a stream."""
+    split = listed_data(arguments)
+    return split if arguments.unlabelled_stream is None else dataclasses.replace(split, unlabelled=())
+
+
+def listed_data(arguments: argparse.Namespace) -> DataSplit:
     """Lists of images and masks: as described, of the user's folder, or of scenes drawn for the quick start."""
     if arguments.dataset is not None:
         return DatasetDescription.load(arguments.dataset).find_split()
@@ -284,6 +295,34 @@ def find_data(arguments: argparse.Namespace) -> DataSplit:
     )
 
 
+def unlabelled_pool(
+    arguments: argparse.Namespace,
+    split: DataSplit,
+    partly: Sequence[tuple[Sample, float]],
+    needs: ViewNeeds,
+    num_bands: int,
+    accelerator: Accelerator,
+) -> FilePool | ImageStream | None:
+    """Where the unlabelled images of this process come from; None for a method that needs none."""
+    if not needs.unlabelled:
+        return None
+    if arguments.unlabelled_stream is not None:
+        stream = ImageStream(
+            arguments.unlabelled_stream,
+            arguments.stream_column,
+            seed=arguments.seed,
+            batch_size=arguments.batch_size,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        )
+        stream.check(num_bands)
+        return stream
+    members = (*split.unlabelled, *(sample for sample, _ in partly))
+    # The released code shows every image once in a pass, whatever its size.
+    areas = None if arguments.official else [math.prod(image_size(sample.image)) for sample in members]
+    return FilePool(split.unlabelled, partly_labelled=partly, areas=areas, seed=arguments.seed)
+
+
 def find_palette(arguments: argparse.Namespace) -> Sequence[tuple[int, int, int]] | None:
     """RGB colours of the classes, None where they are not all known."""
     if arguments.dataset is not None:
@@ -295,9 +334,8 @@ def find_palette(arguments: argparse.Namespace) -> Sequence[tuple[int, int, int]
 
 def found(split: DataSplit, partly: Sequence[tuple[Sample, float]]) -> str:
     """What there is to learn from, for the terminal."""
-    text = (
-        f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation images"
-    )
+    pool = f"{len(split.unlabelled)}" if split.unlabelled else "a stream of"
+    text = f"{len(split.labelled)} labelled, {pool} unlabelled, {len(split.validation)} validation images"
     if not partly:
         return text
     share = 100 * sum(share for _, share in partly) / len(partly)

@@ -10,12 +10,15 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
+from PIL.ImageFile import ImageFile as PillowFile
 
 IGNORE = 255
 """The mask value of pixels without a label."""
@@ -36,13 +39,28 @@ class ImageError(ValueError):
     """A file is not an image or a mask that can be used; the message names the file and the way out."""
 
 
-def read_image(path: str | Path, *, num_bands: int | None = None) -> NDArray[Any]:
+@dataclass(frozen=True)
+class EncodedImage:
+    """The bytes of an image file that lies in a shard or comes over the net, and what messages call it."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        """Name it as a path would name itself."""
+        return self.name
+
+
+ImageFile = str | Path | EncodedImage
+
+
+def read_image(path: ImageFile, *, num_bands: int | None = None) -> NDArray[Any]:
     """Decode a whole image file; see `read_image_and_valid` for what is read how."""
     return read_image_and_valid(path, num_bands=num_bands)[0]
 
 
 def read_image_and_valid(
-    path: str | Path, nodata: int | None = None, *, num_bands: int | None = None
+    path: ImageFile, nodata: int | None = None, *, num_bands: int | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Decode a whole image file, and where it holds data.
 
@@ -55,7 +73,7 @@ def read_image_and_valid(
     bands at the nodata value holds data.
 
     Args:
-        path: PNG, JPEG, TIFF, GeoTIFF and whatever else has an ending in `IMAGE_SUFFIXES`.
+        path: PNG, JPEG, TIFF, GeoTIFF and whatever else has an ending in `IMAGE_SUFFIXES`; or such a file's bytes.
         nodata: Value of bands without data, as it stands in the file; None for files that say it themselves, if at all.
         num_bands: How many bands are wanted; decides about alpha and nothing else.
 
@@ -74,7 +92,7 @@ def read_image_and_valid(
     return image, None if valid.all() else valid
 
 
-def _read_with_pillow(path: str | Path, num_bands: int | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _read_with_pillow(path: ImageFile, num_bands: int | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     with _opened(path) as image:
         named = _own_nodata(image)
         valid = np.ones((image.height, image.width), np.bool_)
@@ -91,7 +109,7 @@ def _read_with_pillow(path: str | Path, num_bands: int | None) -> tuple[NDArray[
     return pixels, valid if named is None else valid & (pixels != named).any(axis=2)
 
 
-def _read_with_rasterio(path: str | Path, num_bands: int | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _read_with_rasterio(path: ImageFile, num_bands: int | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     with _opened_with_rasterio(path) as dataset:
         # GDAL knows better than the TIFF header whether a fourth band is alpha.
         alpha = [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind.name == "alpha"]
@@ -135,7 +153,7 @@ def read_mask(path: str | Path) -> NDArray[np.uint8]:
     return ids.astype(np.uint8) // np.uint8(_STRETCH.get(raw_mode, 1))
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: ImageFile) -> tuple[int, int]:
     """Read (height, width) in pixels from the file header, without decoding.
 
     Raises:
@@ -167,10 +185,10 @@ def write_mask(path: str | Path, mask: NDArray[np.uint8]) -> None:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: ImageFile) -> Iterator[Image.Image]:
     """Open an image file and turn what fails, here or while decoding, into one `ImageError`."""
     try:
-        with Image.open(path) as image:
+        with Image.open(_bytes_of(path)) as image:
             yield image
     except ImageError:
         raise
@@ -181,7 +199,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _opened_with_rasterio(path: str | Path) -> Iterator[Any]:
+def _opened_with_rasterio(path: ImageFile) -> Iterator[Any]:
     try:
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -193,7 +211,7 @@ def _opened_with_rasterio(path: str | Path) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies does not matter here
-            with rasterio.Env(), rasterio.open(path) as dataset:
+            with rasterio.Env(), rasterio.open(_bytes_of(path)) as dataset:
                 yield dataset
     except ImageError:
         raise
@@ -201,10 +219,14 @@ def _opened_with_rasterio(path: str | Path) -> Iterator[Any]:
         raise _unreadable(path, error) from error
 
 
-def _needs_rasterio(path: str | Path) -> bool:
+def _bytes_of(path: ImageFile) -> str | Path | BytesIO:
+    return BytesIO(path.data) if isinstance(path, EncodedImage) else path
+
+
+def _needs_rasterio(path: ImageFile) -> bool:
     """Whether Pillow would lose bands, bits or the mask of a file, or cannot open it though it is a TIFF."""
     try:
-        with Image.open(path) as image:
+        with Image.open(_bytes_of(path)) as image:
             raw_mode = _raw_mode(image)
             is_grey16 = _is_grey16(image.mode, raw_mode)
             loses_bits = not is_grey16 and (image.mode in ("I", "F") or ";16" in raw_mode)
@@ -218,7 +240,9 @@ def _needs_rasterio(path: str | Path) -> bool:
         return _starts_like_tiff(path)
 
 
-def _starts_like_tiff(path: str | Path) -> bool:
+def _starts_like_tiff(path: ImageFile) -> bool:
+    if isinstance(path, EncodedImage):
+        return path.data[:4] in _TIFF_STARTS
     try:
         with open(path, "rb") as file:
             return file.read(4) in _TIFF_STARTS
@@ -239,7 +263,7 @@ def _tag(image: Image.Image, number: int) -> Any:
     return getattr(image, "tag_v2", {}).get(number)
 
 
-def _unreadable(path: str | Path, error: Exception) -> ImageError:
+def _unreadable(path: ImageFile, error: Exception) -> ImageError:
     return ImageError(
         f"{path} cannot be read as an image ({error}); it may be truncated or of an unknown format. Fetch or "
         "export it again, or take it out of the data set."
@@ -252,7 +276,7 @@ def _is_grey16(mode: str, raw_mode: str) -> bool:
 
 def _raw_mode(image: Image.Image) -> str:
     """Give the layout of the pixels in the file, such as "RGB;16B"; empty where the format does not tell."""
-    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
+    if not isinstance(image, PillowFile) or not image.tile:
         return ""
     arguments = image.tile[0][3]
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)

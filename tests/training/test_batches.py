@@ -5,7 +5,8 @@ from PIL import Image
 
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import write_image, write_mask
-from training.batches import EvaluationDataset, SemiDataset, collate, find_partly_labelled, train_loader
+from training.batches import EvaluationDataset, SemiDataset, collate, train_loader
+from training.pools import FilePool, find_partly_labelled
 from training.views import ViewNeeds
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -39,8 +40,10 @@ def noisy(tmp_path_factory):
     return made
 
 
-def _dataset(labelled, unlabelled, views=PARTNER, **changes):
-    return SemiDataset(labelled, unlabelled, **{"crop_px": 16, "seed": 1, "views": views, **NORMALISED, **changes})
+def _dataset(labelled, unlabelled, views=PARTNER, partly_labelled=(), **changes):
+    fields = {"crop_px": 16, "seed": 1, "views": views, **NORMALISED, **changes}
+    pool = FilePool(unlabelled, partly_labelled=partly_labelled, seed=fields["seed"]) if unlabelled else None
+    return SemiDataset(labelled, pool, **fields)
 
 
 def _grey(image):
@@ -119,19 +122,6 @@ def test_no_pair_has_one_image_twice_in_an_odd_pool(samples):
     assert all(set(unlabelled[k : k + 4]) == {5, 6, 7} for k in range(0, 80, 4))
 
 
-def test_an_image_is_shown_as_often_as_its_area(samples):
-    areas = [100, 300, 200, 400]
-    dataset = _dataset(samples[:1], samples[4:], scale_range=(1, 1), pool_areas=areas)
-    unlabelled = [_grey(dataset[k]["u_w"]) for k in range(480)]
-    assert [unlabelled.count(4 + i) / 480 for i in range(4)] == pytest.approx([0.1, 0.3, 0.2, 0.4], abs=0.02)
-    assert all(unlabelled[k] != unlabelled[k ^ 1] for k in range(480))
-    assert len({tuple(unlabelled[k : k + 4]) for k in range(0, 480, 4)}) > 10
-    pairs = {tuple(sorted(unlabelled[k : k + 2])) for k in range(0, 480, 2)}
-    assert len(pairs) == 6
-    with pytest.raises(ValueError, match="There are 1 pool_areas of 4 images"):
-        _dataset(samples[:1], samples[4:], pool_areas=[1])
-
-
 def test_an_even_batch_holds_its_partners(noisy):
     dataset = _dataset(noisy[:2], noisy[2:])
     batch = collate(dataset.__getitems__([2, 3, 8, 9]))
@@ -190,9 +180,9 @@ def test_16_bit_images_lie_between_0_and_1(tmp_path):
 
 
 def test_datasets_refuse(samples, noisy):
-    with pytest.raises(ValueError, match="There are 0 labelled and 5 unlabelled images"):
+    with pytest.raises(ValueError, match="There are 0 labelled images and a pool"):
         _dataset([], noisy)
-    with pytest.raises(ValueError, match="There are 5 labelled and 0 unlabelled images"):
+    with pytest.raises(ValueError, match="There are 5 labelled images and no pool"):
         _dataset(noisy, [])
     with pytest.raises(ValueError, match=r"1 samples have no mask, such as i4\.png"):
         _dataset(samples[:5], noisy)

@@ -14,6 +14,7 @@ from co2s_hf.configuration_co2s import TINY_HEAD
 from co2s_hf.data.folders import find_split
 from training.arguments import parse_arguments
 from training.batches import Batch, SemiDataset, train_loader
+from training.pools import FilePool
 from training.views import ViewNeeds
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +106,7 @@ def load_batch(folder, *, batch_size, rank, world_size):
     split = find_split(folder, classes=("road", "water", "tree"), labelled=["i[0-3].png"], validation=["i0.png"])
     dataset = SemiDataset(
         split.labelled,
-        split.unlabelled,
+        FilePool(split.unlabelled, seed=0),
         crop_px=32,
         seed=0,
         views=ViewNeeds(unlabelled=True, partner="other"),
