@@ -35,6 +35,7 @@ from tests.training.tiny_runs import (
     start,
     tiny_arguments,
     write_recipe,
+    write_shards,
 )
 from training.batches import Batch
 from training.eval_semi import main as evaluate_saved
@@ -472,8 +473,12 @@ def gradients(method, batches, accumulation):
 # ---- resume ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_run_resumes_bitwise(students, tmp_path, monkeypatch):
-    changes = dict(max_steps=8, eval_every=4, save_every=3, **students)
+@pytest.mark.parametrize("pool", ["files", "stream"])
+def test_an_interrupted_run_resumes_bitwise(pool, students, tmp_path, monkeypatch):
+    changes = dict(max_steps=8, eval_every=4, save_every=3, class_share=0.5, **students)
+    if pool == "stream":
+        pictures = np.random.default_rng(0).integers(0, 256, (9, 48, 40, 3), dtype=np.uint8)
+        changes["unlabelled_stream"] = [write_shards(tmp_path / "shards", pictures)]
     (tmp_path / "whole").mkdir(), (tmp_path / "parts").mkdir()
     whole = main(tiny_arguments(tmp_path / "whole", **changes))
 

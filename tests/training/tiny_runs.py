@@ -1,12 +1,15 @@
 """Trainings small enough for tests, shared by several test files and by the processes that they start."""
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import torch
 import yaml
+from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, DINOv3ViTConfig, DINOv3ViTModel
 
 from co2s_hf import Co2SConfig, Co2SForSemanticSegmentation
@@ -63,6 +66,26 @@ def tiny_arguments(folder, *argv, **changes):
     arguments = parse_arguments(["--recipe", str(recipe), *argv])
     arguments.command = "train --tiny"
     return arguments
+
+
+def write_shards(folder, pictures, shards=2):
+    """Write (H, W, 3) uint8 pictures in turn to WebDataset shards in a new folder; returns its name."""
+    folder.mkdir()
+    for shard in range(shards):
+        with tarfile.open(folder / f"pool-{shard:03d}.tar", "w") as tar:
+            for i in range(shard, len(pictures), shards):
+                member = tarfile.TarInfo(f"tile{i:05d}.png")
+                data = encode(pictures[i])
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return str(folder)
+
+
+def encode(picture):
+    """Give the bytes of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG")
+    return file.getvalue()
 
 
 def build_tiny_model():
