@@ -123,6 +123,16 @@ def build_parser() -> argparse.ArgumentParser:
     method.add_argument(
         "--class_share", type=float, default=0.0, help="share of the pixels of every class that counts as confident"
     )
+    method.add_argument(
+        "--class_weights",
+        nargs="+",
+        help="weights of the classes in the loss of the labels, or `balanced`: by median frequency; default: 1",
+    )
+    method.add_argument(
+        "--rare_class_temperature",
+        type=float,
+        help="draw labelled crops by class, rare ones the more the smaller this is, e.g. 0.3; default: by image",
+    )
     method.add_argument("--stability_peak", type=float, default=0.5, help="weight of the stability term after its ramp")
 
     method.add_argument("--burn_in_steps", type=int, default=0, help="first steps on labels alone, for short trainings")
@@ -262,10 +272,24 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
     return problems + _out_of_range(arguments)
 
 
+def _is_positive(number: str) -> bool:
+    try:
+        return float(number) > 0
+    except ValueError:
+        return False
+
+
 def _out_of_range(arguments: argparse.Namespace) -> list[str]:
     problems = []
     if not 0 <= arguments.class_share <= 1:
         problems.append(f"--class_share is {arguments.class_share}, expected a share from 0 to 1.")
+    weights = arguments.class_weights
+    if weights is not None and weights != ["balanced"] and not all(_is_positive(weight) for weight in weights):
+        problems.append(
+            f"--class_weights is {' '.join(weights)}, expected a positive number for each class, or balanced."
+        )
+    if arguments.rare_class_temperature is not None and arguments.rare_class_temperature <= 0:
+        problems.append(f"--rare_class_temperature is {arguments.rare_class_temperature}, expected a positive number.")
     if arguments.class_share and not 0 < arguments.threshold < 1:
         problems.append(f"--class_share needs a --threshold between 0 and 1, not {arguments.threshold}.")
     for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every"):

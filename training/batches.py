@@ -17,11 +17,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from co2s_hf.data.folders import Sample, read_labels
 from co2s_hf.data.images import IGNORE, EncodedImage, ImageFile, read_image_and_valid
 
-from .pools import FilePool, ImageStream
+from .pools import FilePool, ImageStream, LabelledPool, require_masks
 from .views import HUE, ViewNeeds, cutmix_box, random_crop, resize_valid, strong_view
 
 # Streams of random numbers: each of them goes its own way, so that a method without a partner sees the same crops.
-_LABELLED, _UNLABELLED, _PARTNER, _LABELLED_ORDER = range(1, 5)
+_LABELLED, _UNLABELLED, _PARTNER = range(1, 4)
+# A crop that should show a class is drawn again until it does (DAFormer: 3,000 of 512 x 512 pixels, ten times).
+_CROP_TRIES, _WANTED_SHARE = 10, 0.01
 
 
 @dataclass
@@ -73,11 +75,10 @@ def collate(positions: Sequence[dict[str, Tensor]]) -> Batch:
 class SemiDataset(Dataset[dict[str, Tensor]]):
     """The endless stream of training samples: position k is one labelled and, if needed, one unlabelled sample.
 
-    The labelled images are gone through in an order that is drawn anew for every pass. Decoded images of files are kept
-    in memory while there is room.
+    Decoded images of files are kept in memory while there is room.
 
     Args:
-        labelled: Samples with masks.
+        labelled: Where labelled images come from.
         pool: Where unlabelled images come from; None where `views` needs none.
         crop_px: Side S of the crops.
         seed: Draws the orders and the augmentations.
@@ -96,7 +97,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        labelled: Sequence[Sample],
+        labelled: LabelledPool,
         pool: FilePool | ImageStream | None,
         *,
         crop_px: int,
@@ -111,14 +112,10 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         cache_bytes: int = 2 * 2**30,
         first_unlabelled: int = 0,
     ) -> None:
-        """Take the lists; no file is read before the first position. Raises ValueError where something is missing."""
-        if not labelled or (views.unlabelled and pool is None):
-            raise ValueError(
-                f"There are {len(labelled)} labelled images and {'no' if pool is None else 'a'} pool of unlabelled "
-                "ones; expected both."
-            )
-        _require_masks(labelled)
-        self.labelled, self.pool = tuple(labelled), pool
+        """Take the pools; no file is read before the first position. Raises ValueError where one is missing."""
+        if views.unlabelled and pool is None:
+            raise ValueError("There is no pool of unlabelled images; expected one for a method that needs their views.")
+        self.labelled, self.pool = labelled, pool
         self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
         self.hue_range, self.first_unlabelled = hue_range, first_unlabelled
         self.normalise = _Normalise(mean, std)
@@ -150,10 +147,13 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         return samples
 
     def _labelled_crop(self, position: int) -> dict[str, Tensor]:
-        epoch, place = divmod(position, len(self.labelled))
-        sample = self.labelled[_order(len(self.labelled), self.seed, epoch)[place]]
-        image, valid = self.read.image(sample.image)
-        crop, labels, _ = self._cut(image, self.read.labels(sample), valid, self._rng(position, _LABELLED))
+        rng = self._rng(position, _LABELLED)
+        sample, wanted = self.labelled.draw(position, rng)
+        (image, valid), whole_labels = self.read.image(sample.image), self.read.labels(sample)
+        for _ in range(1 if wanted is None else _CROP_TRIES):
+            crop, labels, _ = self._cut(image, whole_labels, valid, rng)
+            if wanted is None or (labels == wanted).float().mean() >= _WANTED_SHARE:
+                break
         assert labels is not None
         return {"x": self.normalise(crop), "y": labels.long()}
 
@@ -207,7 +207,7 @@ class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         nodata: int | None = None,
     ) -> None:
         """Take the list. Raises ValueError where a sample has no mask."""
-        _require_masks(samples)
+        require_masks(samples)
         self.samples = tuple(samples)
         self.normalise = _Normalise(mean, std)
         self.read = _Reader(image_scale, 0, nodata, num_bands=len(mean))
@@ -364,15 +364,3 @@ def _named(prefix: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _to_unit(image: Tensor) -> Tensor:
     return image / 255 if image.dtype == torch.uint8 else image
-
-
-def _require_masks(samples: Sequence[Sample]) -> None:
-    missing = [sample.image.name for sample in samples if sample.mask is None]
-    if missing:
-        raise ValueError(f"{len(missing)} samples have no mask, such as {missing[0]}; expected a mask for each.")
-
-
-@lru_cache(maxsize=8)
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Draw the order of one pass through the labelled images; kept, because it is asked for at every position."""
-    return np.random.default_rng((seed, epoch, _LABELLED_ORDER)).permutation(count)

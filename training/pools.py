@@ -1,7 +1,8 @@
 """Where unlabelled images come from: a list of files, or a stream that is never listed and never held in memory."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,60 @@ WINDOW = 128
 """Images, still encoded, that are held at a time and whose order is shuffled."""
 
 # Streams of random numbers, apart from those of batches.py
-_FILE_ORDER, _STREAM_ORDER = 5, 6
+_LABELLED_ORDER, _FILE_ORDER, _STREAM_ORDER = 4, 5, 6
 
 _FORMATS = {".tar": "webdataset", ".parquet": "parquet", ".arrow": "arrow"}
 
 
 class StreamError(ValueError):
     """A stream that cannot be used; the message says what was found and how to go on."""
+
+
+class LabelledPool:
+    """Labelled images: each once in a pass, in an order of its own; or rare classes more often than common ones.
+
+    Rare class sampling (DAFormer, arXiv:2111.14887): draw a class c with P(c) ~ exp((1 - f_c) / T), where f_c is its
+    share of the labelled pixels, then one of the images that have it; the crop should show some of it.
+
+    Args:
+        samples: Samples with masks.
+        seed: Draws the orders.
+        class_pixels: Pixels of each class in every image, see `count_class_pixels`; None for each image once in a pass.
+        temperature: T; the smaller, the more often the rarest class. Unused without `class_pixels`.
+
+    Raises:
+        ValueError: There is no sample, or one without a mask.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        seed: int,
+        class_pixels: Mapping[Path, Sequence[int]] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        """Take the list, and the counts apart."""
+        self.samples, self.seed = tuple(samples), seed
+        require_masks(self.samples)
+        if not self.samples:
+            raise ValueError("There are 0 labelled images; expected some.")
+        if class_pixels is None:
+            self.having = None
+            return
+        pixels = np.array([class_pixels[sample.image] for sample in self.samples])  # (images, classes)
+        shares = pixels.sum(0) / pixels.sum()
+        likely = np.where(shares > 0, np.exp((shares[shares > 0].min() - shares) / temperature), 0)
+        self.class_odds = likely / likely.sum()
+        self.having = [np.flatnonzero(column) for column in pixels.T]
+
+    def draw(self, position: int, rng: np.random.Generator) -> tuple[Sample, int | None]:
+        """Give the sample of a position; and the class that its crop should show, if one was drawn."""
+        if self.having is None:
+            epoch, place = divmod(position, len(self.samples))
+            return self.samples[_order(len(self.samples), self.seed, epoch)[place]], None
+        wanted = int(rng.choice(len(self.class_odds), p=self.class_odds))
+        return self.samples[rng.choice(self.having[wanted])], wanted
 
 
 class FilePool:
@@ -273,3 +321,16 @@ def find_partly_labelled(
         if share > 0:
             found.append((sample, share))
     return found
+
+
+def require_masks(samples: Sequence[Sample]) -> None:
+    """Raise ValueError where a sample has no mask."""
+    missing = [sample.image.name for sample in samples if sample.mask is None]
+    if missing:
+        raise ValueError(f"{len(missing)} samples have no mask, such as {missing[0]}; expected a mask for each.")
+
+
+@lru_cache(maxsize=8)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Draw the order of one pass through the labelled images; kept, because it is asked for at every position."""
+    return np.random.default_rng((seed, epoch, _LABELLED_ORDER)).permutation(count)

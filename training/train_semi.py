@@ -31,7 +31,7 @@ from co2s_hf.configuration_co2s import Co2SConfig
 from co2s_hf.convert.co2s import discard_dinov3_prior
 from co2s_hf.data import synthetic
 from co2s_hf.data.description import DatasetDescription
-from co2s_hf.data.folders import DataSplit, Sample, check_split, find_split
+from co2s_hf.data.folders import DataSplit, Sample, check_split, count_class_pixels, find_split
 from co2s_hf.data.images import image_size
 from co2s_hf.image_processing_co2s import Co2SImageProcessor
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
@@ -45,7 +45,8 @@ from training.methods import METHODS
 from training.optim import build_optimizer, build_scheduler, parameter_groups, select_trainable
 from training.parts.losses import identity
 from training.parts.schedules import Progress
-from training.pools import FilePool, ImageStream, find_partly_labelled
+from training.parts.supervision import median_frequency_weights
+from training.pools import FilePool, ImageStream, LabelledPool, find_partly_labelled
 from training.report import class_table, draw_curves, write_metrics
 from training.views import ViewNeeds
 
@@ -83,6 +84,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         )
         is_final = arguments.official or arguments.ignore_is_final or arguments.unlabelled_stream is not None
         partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
+        class_pixels = count_imbalance(arguments, split)
     say(found(split, partly))
     for warning in warnings:
         say(f"warning: {warning}")
@@ -97,9 +99,16 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     method = METHODS[arguments.method].from_arguments(model, arguments, average_count)
     with plain_refusals("train_semi.py"):
         pool = unlabelled_pool(arguments, split, partly, method.needs, num_bands, accelerator)
+    temperature = arguments.rare_class_temperature
+    labelled = LabelledPool(
+        split.labelled,
+        seed=arguments.seed,
+        class_pixels=None if temperature is None else class_pixels,
+        temperature=temperature or 1.0,
+    )
     positions_per_step = arguments.batch_size * accelerator.num_processes * arguments.gradient_accumulation_steps
     dataset = SemiDataset(
-        split.labelled,
+        labelled,
         pool,
         crop_px=arguments.crop_px,
         seed=arguments.seed,
@@ -293,6 +302,24 @@ def listed_data(arguments: argparse.Namespace) -> DataSplit:
         validation_fraction=arguments.validation_fraction,
         seed=arguments.seed,
     )
+
+
+def count_imbalance(arguments: argparse.Namespace, split: DataSplit) -> dict[Path, list[int]] | None:
+    """Pixels of each class in the labelled images, where something asks for them; `class_weights` become numbers."""
+    weights = arguments.class_weights
+    balanced = weights == ["balanced"]
+    if not balanced and arguments.rare_class_temperature is None:
+        class_pixels = None
+    else:
+        class_pixels = count_class_pixels(split.labelled, len(split.classes))
+    if weights is not None:
+        weights = median_frequency_weights(list(class_pixels.values())) if balanced else [float(one) for one in weights]
+        if len(weights) != len(split.classes):
+            raise ValueError(
+                f"--class_weights has {len(weights)} numbers; expected {len(split.classes)}, one per class."
+            )
+        arguments.class_weights = weights
+    return class_pixels
 
 
 def unlabelled_pool(

@@ -6,7 +6,7 @@ from PIL import Image
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import write_image, write_mask
 from training.batches import EvaluationDataset, SemiDataset, collate, train_loader
-from training.pools import FilePool, find_partly_labelled
+from training.pools import FilePool, LabelledPool, find_partly_labelled
 from training.views import ViewNeeds
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -43,7 +43,7 @@ def noisy(tmp_path_factory):
 def _dataset(labelled, unlabelled, views=PARTNER, partly_labelled=(), **changes):
     fields = {"crop_px": 16, "seed": 1, "views": views, **NORMALISED, **changes}
     pool = FilePool(unlabelled, partly_labelled=partly_labelled, seed=fields["seed"]) if unlabelled else None
-    return SemiDataset(labelled, pool, **fields)
+    return SemiDataset(LabelledPool(labelled, seed=fields["seed"]), pool, **fields)
 
 
 def _grey(image):
@@ -122,6 +122,21 @@ def test_no_pair_has_one_image_twice_in_an_odd_pool(samples):
     assert all(set(unlabelled[k : k + 4]) == {5, 6, 7} for k in range(0, 80, 4))
 
 
+def test_a_crop_shows_the_rare_class_it_was_drawn_for(tmp_path):
+    write_image(tmp_path / "i.png", np.zeros((96, 96, 3), np.uint8))
+    mask = np.zeros((96, 96), np.uint8)
+    mask[40:48, 40:48] = 1
+    write_mask(tmp_path / "m.png", mask)
+    sample = Sample(tmp_path / "i.png", tmp_path / "m.png", "i")
+    pixels = {sample.image: [96 * 96 - 64, 64]}
+    shown = []
+    for class_pixels in (None, pixels):
+        labelled = LabelledPool([sample], seed=0, class_pixels=class_pixels, temperature=0.01)
+        dataset = SemiDataset(labelled, None, crop_px=24, seed=0, views=ViewNeeds(unlabelled=False), **NORMALISED)
+        shown.append(sum(bool((dataset[k]["y"] == 1).any()) for k in range(60)) / 60)
+    assert shown[0] < 0.4 and shown[1] > 0.8
+
+
 def test_an_even_batch_holds_its_partners(noisy):
     dataset = _dataset(noisy[:2], noisy[2:])
     batch = collate(dataset.__getitems__([2, 3, 8, 9]))
@@ -180,9 +195,9 @@ def test_16_bit_images_lie_between_0_and_1(tmp_path):
 
 
 def test_datasets_refuse(samples, noisy):
-    with pytest.raises(ValueError, match="There are 0 labelled images and a pool"):
+    with pytest.raises(ValueError, match="There are 0 labelled images"):
         _dataset([], noisy)
-    with pytest.raises(ValueError, match="There are 5 labelled images and no pool"):
+    with pytest.raises(ValueError, match="There is no pool of unlabelled images"):
         _dataset(noisy, [])
     with pytest.raises(ValueError, match=r"1 samples have no mask, such as i4\.png"):
         _dataset(samples[:5], noisy)

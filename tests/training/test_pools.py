@@ -6,9 +6,27 @@ import pytest
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import EncodedImage, read_image, write_image
 from tests.training.tiny_runs import encode, write_shards
-from training.pools import WINDOW, FilePool, ImageStream, StreamError
+from training.pools import WINDOW, FilePool, ImageStream, LabelledPool, StreamError
 
 RNG = np.random.default_rng(0)
+
+
+# ---- LabelledPool ----
+
+
+def test_rare_classes_are_drawn_more_often(tmp_path):
+    samples = [Sample(tmp_path / f"{i}.png", tmp_path / f"{i}m.png", str(i)) for i in range(3)]
+    # Classes of 90, 9 and 1 % of the pixels; one that never occurs.
+    pixels = dict(zip((s.image for s in samples), ([500, 0, 0, 0], [400, 90, 0, 0], [0, 0, 10, 0]), strict=True))
+    pool = LabelledPool(samples, seed=0, class_pixels=pixels, temperature=0.5)
+    drawn = [pool.draw(k, np.random.default_rng(k)) for k in range(3000)]
+    wanted = [[c for _, c in drawn].count(c) / 3000 for c in range(4)]
+    odds = np.exp([(1 - share) / 0.5 for share in (0.9, 0.09, 0.01)])
+    assert wanted == pytest.approx([*odds / odds.sum(), 0], abs=0.03)
+    assert all(pixels[sample.image][c] > 0 for sample, c in drawn)
+    assert LabelledPool(samples, seed=0).draw(0, RNG)[1] is None
+    with pytest.raises(ValueError, match="There are 0 labelled images"):
+        LabelledPool([], seed=0)
 
 
 # ---- FilePool ----

@@ -17,7 +17,7 @@ from co2s_hf.configuration_co2s import TINY_HEAD
 from co2s_hf.data.folders import find_split
 from training.arguments import parse_arguments
 from training.batches import Batch, SemiDataset, train_loader
-from training.pools import FilePool
+from training.pools import FilePool, LabelledPool
 from training.views import ViewNeeds
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def load_batch(folder, *, batch_size, rank, world_size):
     """The first batch of one process from a folder of images and masks of three classes, as Co2S wants it."""
     split = find_split(folder, classes=("road", "water", "tree"), labelled=["i[0-3].png"], validation=["i0.png"])
     dataset = SemiDataset(
-        split.labelled,
+        LabelledPool(split.labelled, seed=0),
         FilePool(split.unlabelled, seed=0),
         crop_px=32,
         seed=0,

@@ -19,7 +19,7 @@ from training.parts.losses import (
 from training.parts.one_model import OneModel
 from training.parts.pseudo_labels import PseudoLabels, cutmix, mutual_masks
 from training.parts.schedules import Progress, stability_weight
-from training.parts.supervision import learn_from_labels
+from training.parts.supervision import as_tensor, learn_from_labels
 from training.parts.thresholds import ClassThresholds
 from training.views import ViewNeeds
 
@@ -56,6 +56,7 @@ class Co2S(OneModel):
         official: reproduce the released code: that cut; the stability term and two of the confidence modes count
             padding, and what else is not valid; every process divides by its own counts; the CutMix partner is another
             augmentation of the same image.
+        class_weights: (N,) weights of the classes in the term of the labels; None for 1.
         average_count: maps a pixel count to its mean over the processes; unused if `official`.
     """
 
@@ -71,6 +72,7 @@ class Co2S(OneModel):
         burn_in_steps: int = 0,
         cut_stability_gradient: bool = False,
         official: bool = False,
+        class_weights: Tensor | None = None,
         average_count: AverageCount = identity,
     ) -> None:
         """Keep the model and the settings."""
@@ -83,6 +85,7 @@ class Co2S(OneModel):
         self.burn_in_steps = burn_in_steps
         self.cut_stability_gradient = cut_stability_gradient or official
         self.official = official
+        self.class_weights = class_weights
         self.average_count = identity if official else average_count
         self.needs = ViewNeeds(unlabelled=True, partner="same" if official else "other", from_step=burn_in_steps)
 
@@ -99,13 +102,14 @@ class Co2S(OneModel):
             burn_in_steps=arguments.burn_in_steps,
             cut_stability_gradient=arguments.cut_stability_gradient,
             official=arguments.official,
+            class_weights=as_tensor(arguments.class_weights),
             average_count=average_count,
         )
 
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return `loss` to be backpropagated and detached scalars for the log."""
         if progress.step < self.burn_in_steps:
-            return learn_from_labels(self.model, batch.x, batch.y, self.average_count)
+            return learn_from_labels(self.model, batch.x, batch.y, self.class_weights, self.average_count)
         u_s1 = cutmix(batch.u_s1, batch.p_s1, batch.box1)
         u_s2 = cutmix(batch.u_s2, batch.p_s2, batch.box2)
         partners = None if batch.pairs is not None else self.predict(batch.p_w)
@@ -179,7 +183,7 @@ class Co2S(OneModel):
             )
 
         return {
-            "x": cross_entropy(logits.x, batch.y, average_count=self.average_count),
+            "x": cross_entropy(logits.x, batch.y, class_weights=self.class_weights, average_count=self.average_count),
             "s1": consistency(logits.u_s1, own.cutmix(partner, batch.box1)),
             "s2": consistency(logits.u_s2, own.cutmix(partner, batch.box2)),
             "fp": consistency(logits.u_fp, own),

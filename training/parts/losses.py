@@ -25,18 +25,25 @@ def identity(count: Tensor) -> Tensor:
     return count
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, *, average_count: AverageCount = identity) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    average_count: AverageCount = identity,
+) -> Tensor:
     """Cross-entropy with the labels, averaged over the pixels that have one.
 
-    L_x = sum_{y != 255} -log softmax(logits)_y / #{y != 255}   (Co2S, supervised term)
+    L_x = sum_{y != 255} -w_y log softmax(logits)_y / sum_{y != 255} w_y   (Co2S, supervised term, where all w are 1)
 
     Args:
         logits: (B, N, H, W) in any float dtype; half precision is computed in float32.
         labels: (B, H, W) int64 in [0, N), or 255 for ignored pixels.
+        class_weights: (N,) float32 weights w; None for 1.
         average_count: maps the local pixel count to its mean over the processes (see the module).
 
     Returns:
-        Scalar, divided by the number of pixels that are not 255; 0 with zero gradient if there is none.
+        Scalar, divided by the weight of the pixels that are not 255; 0 with zero gradient if there is none.
 
     Raises:
         ValueError: the shapes of logits and labels do not belong together.
@@ -47,8 +54,11 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, average_count: AverageCount
     >>> cross_entropy(logits, torch.tensor([[[255, 255]]])).item()
     0.0
     """
-    loss_map = _cross_entropy_map(logits, labels)
-    return _divide(loss_map.sum(), (labels != IGNORE).sum(), average_count)
+    loss_map, counts = _cross_entropy_map(logits, labels), labels != IGNORE
+    if class_weights is None:
+        return _divide(loss_map.sum(), counts.sum(), average_count)
+    weights = class_weights.to(loss_map)[torch.where(counts, labels, 0)] * counts
+    return _divide((loss_map * weights).sum(), weights.sum(), average_count)
 
 
 def confident_cross_entropy(
