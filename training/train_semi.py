@@ -259,7 +259,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 def use_cores(accelerator: Accelerator, threads: int | None) -> None:
     """Share the cores out among the processes: accelerate's launcher leaves each of them one thread."""
     if accelerator.device.type == "cpu":
-        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))  # processes of this machine
+        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // neighbours))
 
 
 def find_checkpoint(folder: Path, resume: bool) -> Path | None:

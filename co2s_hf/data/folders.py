@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from .images import IGNORE, IMAGE_SUFFIXES, ImageError, image_size, read_image, read_mask, read_raw_mask
 from .label_map import LabelMap, LabelMapError, Value, show_value, value_counts
+from .wording import SHOWN, some
 
-_SHOWN = 5  # names in one message
 _WILD = re.compile(r"(\*\*/|\*|\?)")
 _WILD_REGEX = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
 _DARK_16BIT = 2**14  # 16-bit images are divided by 65535: below a quarter of that, a model sees them nearly black
@@ -232,7 +232,7 @@ class _Folder:
             if not pairs:
                 raise DataError(
                     f'The {part} entry "{entry}" matches no image; expected a glob under {self.images_dir} (it holds '
-                    f"{_some([p.relative_to(self.images_dir) for p in self.images])}), a folder, or a .txt list."
+                    f"{some([p.relative_to(self.images_dir) for p in self.images])}), a folder, or a .txt list."
                 )
             for image, mask in pairs:
                 found.setdefault(image, mask)
@@ -266,7 +266,7 @@ class _Folder:
         if missing:
             raise DataError(
                 f"{path} names {_count(missing, 'image')} that exist neither under {self.root} nor under "
-                f"{self.images_dir}: {_some(missing)}. Check the root folder, or correct the list."
+                f"{self.images_dir}: {some(missing)}. Check the root folder, or correct the list."
             )
         return pairs
 
@@ -291,7 +291,7 @@ class _Folder:
         if unmatched:
             raise DataError(
                 f"The scene pattern {self.scene_pattern!r} finds no scene in {_count(unmatched, 'image name')}: "
-                f"{_some(unmatched)}. Give a regular expression whose first group is the scene."
+                f"{some(unmatched)}. Give a regular expression whose first group is the scene."
             )
         return samples
 
@@ -405,7 +405,7 @@ def _check_parts(split: DataSplit, needs_unlabelled: bool) -> None:
         shared = [sample.image for sample in getattr(split, part) if sample.image in validation]
         if shared:
             raise DataError(
-                f"{_count(shared, 'validation image')} also among the {part} images: {_some(shared)}. Training must "
+                f"{_count(shared, 'validation image')} also among the {part} images: {some(shared)}. Training must "
                 "not see what is measured; take them out of one of the two."
             )
 
@@ -414,7 +414,7 @@ def _check_masks_exist(samples: Sequence[Sample]) -> None:
     missing = [f"{s.image} (expected {s.mask})" for s in samples if s.mask is None or not s.mask.is_file()]
     if missing:
         raise DataError(
-            f"{_count(missing, 'labelled or validation image')} without a mask: {_some(missing)}. A mask has the name "
+            f"{_count(missing, 'labelled or validation image')} without a mask: {some(missing)}. A mask has the name "
             "of its image; add it, or list the image as unlabelled."
         )
 
@@ -433,7 +433,7 @@ def _check_sizes(samples: Sequence[Sample]) -> None:
     _refuse_broken(broken)
     if wrong:
         raise DataError(
-            f"{_count(wrong, 'mask')} not of the size (width x height) of the image: {_some(wrong)}. Export the mask "
+            f"{_count(wrong, 'mask')} not of the size (width x height) of the image: {some(wrong)}. Export the mask "
             "on the grid of its image."
         )
 
@@ -458,7 +458,7 @@ def _count_ids(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.
             total[value] = total.get(value, 0) + count
         strange = [show_value(value) for value in label_map.unmapped(counts)]
         if strange:
-            wrong.append(f"{sample.mask} has {'ids' if mask.ndim == 2 else 'colours'} {_some(strange)}")
+            wrong.append(f"{sample.mask} has {'ids' if mask.ndim == 2 else 'colours'} {some(strange)}")
     _refuse_broken(broken)
     advice = [" ".join(pair) for label_map, total in totals.items() for pair in label_map.suspicions(total, classes)]
     if wrong:
@@ -471,12 +471,12 @@ def _count_ids(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.
 def _unmapped(wrong: Sequence[str], samples: Sequence[Sample], classes: Sequence[str]) -> str:
     if any(sample.label_map for sample in samples):
         return (
-            f"{_count(wrong, 'mask')} with values that the label map does not name: {_some(wrong)}. Add each of them "
+            f"{_count(wrong, 'mask')} with values that the label map does not name: {some(wrong)}. Add each of them "
             "to label_map: with its class, or with ignore."
         )
     ids = ", ".join(f"{i} {name}" for i, name in enumerate(classes))
     return (
-        f"{_count(wrong, 'mask')} with ids of no class: {_some(wrong)}. Expected {ids}, and {IGNORE} where there is no "
+        f"{_count(wrong, 'mask')} with ids of no class: {some(wrong)}. Expected {ids}, and {IGNORE} where there is no "
         "label. Check the class list, or renumber the masks."
     )
 
@@ -496,7 +496,7 @@ def _check_images(samples: Sequence[Sample], num_bands: int) -> list[str]:
     _refuse_broken(broken)
     if wrong:
         raise DataError(
-            f"{_count(wrong, 'image')} with another number of bands than the {num_bands} of the model: {_some(wrong)}. "
+            f"{_count(wrong, 'image')} with another number of bands than the {num_bands} of the model: {some(wrong)}. "
             "Convert the images, or name the bands that they have."
         )
     if brightest and max(brightest.values()) < _DARK_16BIT:
@@ -509,13 +509,13 @@ def _check_images(samples: Sequence[Sample], num_bands: int) -> list[str]:
 
 def _refuse_broken(errors: Sequence[str]) -> None:
     if errors:
-        more = f" And {len(errors) - _SHOWN} more." if len(errors) > _SHOWN else ""
-        raise DataError(f"{_count(errors, 'unusable file')}. " + " ".join(errors[:_SHOWN]) + more)
+        more = f" And {len(errors) - SHOWN} more." if len(errors) > SHOWN else ""
+        raise DataError(f"{_count(errors, 'unusable file')}. " + " ".join(errors[:SHOWN]) + more)
 
 
 def _absent_classes(classes: Sequence[str], pixels: NDArray[np.int64], what: str) -> list[str]:
     absent = [name for i, name in enumerate(classes) if not pixels[i]]
-    return [f"{what}: {_some(absent)}."] if absent else []
+    return [f"{what}: {some(absent)}."] if absent else []
 
 
 def _shared_scenes(split: DataSplit) -> list[str]:
@@ -526,14 +526,9 @@ def _shared_scenes(split: DataSplit) -> list[str]:
         return []
     scenes = sorted({sample.scene for sample in leaking})
     return [
-        f"{_count(scenes, 'scene')} on both sides ({_some(scenes)}): {len(leaking)} of {len(training)} training images "
+        f"{_count(scenes, 'scene')} on both sides ({some(scenes)}): {len(leaking)} of {len(training)} training images "
         "are neighbours of validation images, so that validation flatters the model."
     ]
-
-
-def _some(items: Sequence[Any]) -> str:
-    shown = ", ".join(str(item) for item in items[:_SHOWN])
-    return f"{shown} and {len(items) - _SHOWN} more" if len(items) > _SHOWN else shown
 
 
 def _count(items: Any, noun: str) -> str:

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import IGNORE
+from .wording import some
 
 Value = int | tuple[int, int, int]
 """What a pixel of a mask file holds: an id, which may be the index into a palette, or a colour (red, green, blue)."""
-
-_SHOWN = 5  # values in one message
 
 
 class LabelMapError(ValueError):
@@ -85,7 +84,7 @@ class LabelMap:
         unmapped = self.unmapped(value_counts(mask))
         raise LabelMapError(
             f"The mask holds {show_counts(unmapped)}, which the label map does not name; it names "
-            f"{_some([show_value(value) for value, _ in self.entries]) or 'nothing'}. Add each of them to label_map: "
+            f"{some([show_value(value) for value, _ in self.entries]) or 'nothing'}. Add each of them to label_map: "
             "with its class, or with ignore.",
             unmapped,
         )
@@ -171,7 +170,7 @@ def show_value(value: Value) -> str:
 def show_counts(counts: Mapping[Value, int]) -> str:
     """Write pixel counts, the most frequent value first: `7 (120 px), 9 (3 px)`."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], show_value(item[0])))
-    return _some([f"{show_value(value)} ({pixels} px)" for value, pixels in ordered])
+    return some([f"{show_value(value)} ({pixels} px)" for value, pixels in ordered])
 
 
 def _encode(mask: NDArray[Any]) -> NDArray[Any]:
@@ -199,7 +198,3 @@ def _table(pairs: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray
     """Sort (code, target) pairs by code, for a binary search."""
     ordered = sorted(pairs)
     return np.array([code for code, _ in ordered], np.int64), np.array([target for _, target in ordered], np.uint8)
-
-
-def _some(items: Sequence[str]) -> str:
-    return ", ".join(items[:_SHOWN]) + (f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")

@@ -16,11 +16,10 @@ from .facts import DatasetFacts, Protocol, Source, Tiling, dataset_facts
 from .folders import DataError
 from .images import IGNORE, ImageError, read_image, read_raw_mask, write_image, write_mask
 from .label_map import LabelMapError
+from .wording import SHOWN, some
 
 RECORD = "prepared.json"
 """The file that marks a finished folder, and says what it is."""
-
-_SHOWN = 5  # files in one message
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def _check_masks(source: Source, folder: Path, pairs: list[_Pair]) -> None:
     missing = [pair.mask.relative_to(folder).as_posix() for pair in pairs if not pair.mask.is_file()]
     if missing:
         raise DataError(
-            f"{folder} lacks the masks of {len(missing)} of {len(pairs)} images: {_some(missing)}. Unpack the masks "
+            f"{folder} lacks the masks of {len(missing)} of {len(pairs)} images: {some(missing)}. Unpack the masks "
             "next to the images; expected places: " + " or ".join(source.masks) + "."
         )
 
@@ -203,10 +202,10 @@ def _write_tiles(source: Source, pairs: list[_Pair], part: Path, num_classes: in
             write_mask(part / "labels" / f"{name}.png", label_tile)
             pixels += np.bincount(label_tile.ravel(), minlength=IGNORE + 1)[:num_classes]
     if wrong:
-        more = f" And {len(wrong) - _SHOWN} more." if len(wrong) > _SHOWN else ""
+        more = f" And {len(wrong) - SHOWN} more." if len(wrong) > SHOWN else ""
         raise DataError(
             f"{len(wrong)} of {len(pairs)} images do not fit the protocol, nothing was written. "
-            + " ".join(wrong[:_SHOWN])
+            + " ".join(wrong[:SHOWN])
             + more
         )
     return len(written), pixels
@@ -264,8 +263,3 @@ def _record(facts: DatasetFacts, protocol: Protocol, tiles: int, pixels: NDArray
         "page": facts.page,
         "note": protocol.note,
     }
-
-
-def _some(items: list[str]) -> str:
-    shown = ", ".join(items[:_SHOWN])
-    return f"{shown} and {len(items) - _SHOWN} more" if len(items) > _SHOWN else shown

@@ -18,9 +18,9 @@ from .description import DatasetDescription, DescriptionError
 from .folders import DataError, DataSplit, Sample, list_folder
 from .images import IGNORE, ImageError, read_image_and_valid, read_raw_mask
 from .label_map import LabelMapError, Value, show_counts, show_value, value_counts
+from .wording import SHOWN
 
 PARTS = ("labelled", "unlabelled", "validation")
-_SHOWN = 5  # findings of one kind, and sizes, in text and HTML; JSON has all of them
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ class Report:
             lines += [*_columns([_CLASS_TITLES, *map(list, _class_rows(self))]), ""]
         for (severity, kind), findings in _by_kind(self.findings).items():
             lines.append(f"{severity}: {kind} ({len(findings)})")
-            for one in findings[:_SHOWN]:
+            for one in findings[:SHOWN]:
                 lines += [f"  {one.file}", f"    {one.finding}", f"    -> {one.fix}"]
-            if len(findings) > _SHOWN:
-                lines.append(f"  and {len(findings) - _SHOWN} more; --json lists all")
+            if len(findings) > SHOWN:
+                lines.append(f"  and {len(findings) - SHOWN} more; --json lists all")
         return "\n".join(lines).rstrip() + "\n"
 
     def to_html(self) -> str:
@@ -333,7 +333,7 @@ class _Check:
                 continue
             parts = sorted({part for path in paths for part in parts_of[path]})
             leaks = "validation" in parts and len(parts) > 1
-            others = ", ".join(f"{path} ({' and '.join(parts_of[path])})" for path in paths[1 : _SHOWN + 1])
+            others = ", ".join(f"{path} ({' and '.join(parts_of[path])})" for path in paths[1 : SHOWN + 1])
             finding = f"({' and '.join(parts_of[paths[0]])}) has the same pixels as {others}"
             fix = "Keep one of them" + (", on one side of the split." if leaks else ".")
             kind = "duplicate across validation and training" if leaks else "duplicate image"
@@ -358,7 +358,7 @@ class _Check:
         if leaking:
             scenes = sorted({sample.scene for sample in leaking})
             finding = (
-                f"{len(scenes)} of {len(measured)} validation scenes ({', '.join(scenes[:_SHOWN])}) are in training as "
+                f"{len(scenes)} of {len(measured)} validation scenes ({', '.join(scenes[:SHOWN])}) are in training as "
                 f"well: {len(leaking)} of {len(training)} training images are neighbours of validation images"
             )
             fix = "Hold out whole scenes, or read the validation numbers as too good."
@@ -426,8 +426,8 @@ def _class_rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def _sizes(sizes: Counter[tuple[int, int]]) -> str:
-    shown = ", ".join(f"{width}x{height} ({count})" for (height, width), count in sizes.most_common(_SHOWN))
-    return f"{shown} and {len(sizes) - _SHOWN} more sizes" if len(sizes) > _SHOWN else shown
+    shown = ", ".join(f"{width}x{height} ({count})" for (height, width), count in sizes.most_common(SHOWN))
+    return f"{shown} and {len(sizes) - SHOWN} more sizes" if len(sizes) > SHOWN else shown
 
 
 def _by_kind(findings: Iterable[Finding]) -> dict[tuple[str, str], list[Finding]]:

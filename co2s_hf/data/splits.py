@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from .folders import DataError, DataSplit, Sample
 from .lists import Line, write_files
-
-_SHOWN = 5  # names in one message
+from .wording import some
 
 
 @dataclass(frozen=True)
@@ -363,10 +362,9 @@ def _positions(names: Sequence[str], blocks: Blocks) -> list[tuple[str, int, int
         except (TypeError, ValueError):
             unmatched.append(name)
     if unmatched:
-        more = f" and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
         raise DataError(
-            f"The tile pattern {blocks.pattern!r} finds no whole-numbered position in {', '.join(unmatched[:_SHOWN])}"
-            f"{more}. Give a regular expression with the groups {column} and {row} that fits every name."
+            f"The tile pattern {blocks.pattern!r} finds no whole-numbered position in {some(unmatched)}. "
+            f"Give a regular expression with the groups {column} and {row} that fits every name."
         )
     return positions
 

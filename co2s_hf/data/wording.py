@@ -1,0 +1,17 @@
+"""How messages name many things at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+SHOWN = 5
+"""Names, values or findings in one message."""
+
+
+def some(items: Sequence[Any]) -> str:
+    """Name the first few and count the rest.
+
+    >>> some(range(7))
+    '0, 1, 2, 3, 4 and 2 more'
+    """
+    shown = ", ".join(str(item) for item in items[:SHOWN])
+    return f"{shown} and {len(items) - SHOWN} more" if len(items) > SHOWN else shown
