@@ -4,7 +4,8 @@ What a position of the stream holds depends on (seed, position) alone: not on a 
 workers or processes, or where a run was resumed.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -262,6 +263,35 @@ def train_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # without one, an iterator draws the seed of its workers from the global state
     )
+
+
+class TimedBatches:
+    """The batches of a loader, and the share of the training's time that was spent waiting for them."""
+
+    def __init__(self, loader: Iterable[Batch]) -> None:
+        """Start the loader's workers, if it has any."""
+        self.batches = iter(loader)
+        self.waited_s = self.worked_s = 0.0
+        self.left_at: float | None = None
+
+    def __next__(self) -> Batch:
+        """Wait for the next batch; what happens until the one after it is asked for is the training's work."""
+        asked_at = time.perf_counter()
+        if self.left_at is not None:
+            self.worked_s += asked_at - self.left_at
+        batch = next(self.batches)
+        self.left_at = time.perf_counter()
+        self.waited_s += self.left_at - asked_at
+        return batch
+
+    def pause(self) -> None:
+        """Count what happens until the next batch neither as waiting nor as training."""
+        self.left_at = None
+
+    @property
+    def waiting_share(self) -> float:
+        """The share in [0, 1]; 0 before the second batch."""
+        return self.waited_s / (self.waited_s + self.worked_s) if self.worked_s else 0.0
 
 
 class _Positions(Sampler[list[int]]):

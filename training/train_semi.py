@@ -38,7 +38,7 @@ from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.publish.card import CardFacts, Parent, model_card
 from co2s_hf.text import class_embeddings, concepts_for
 from training.arguments import FREE, parse_arguments, plain_refusals
-from training.batches import EvaluationDataset, SemiDataset, train_loader
+from training.batches import EvaluationDataset, SemiDataset, TimedBatches, train_loader
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.eval_semi import draw_examples, evaluate
 from training.methods import METHODS
@@ -159,7 +159,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
     # -----------------------------------------------------------------------------------------------------------------
     # Loop: `step` steps are finished at its top, so that the last evaluation and checkpoint take the same path
-    batches = iter(
+    batches = TimedBatches(
         train_loader(
             dataset,
             batch_size=arguments.batch_size,
@@ -188,6 +188,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             state["history"].append({"step": step, **results})
             accelerator.log(flatten(results), step=step)
             say(summary(step, results, arguments.absent_as_zero))
+            batches.pause()
             score = results["fused"][mean_iou_key(arguments.absent_as_zero)]
             if math.isfinite(score) and (state["best_mean_iou"] is None or score > state["best_mean_iou"]):
                 state["best_mean_iou"], state["best_step"] = score, step
@@ -216,13 +217,14 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             logged = {name: value.item() for name, value in scalars.items()}
             refuse_divergence(logged, step + 1)
             state["losses"].append({"step": step + 1, **logged})
-            accelerator.log(logged, step=step + 1)
-            progress_bar.set_postfix(loss=f"{logged['loss']:.3f}")
+            accelerator.log({**logged, "waiting_for_batches": batches.waiting_share}, step=step + 1)
+            progress_bar.set_postfix(loss=f"{logged['loss']:.3f}", waiting=f"{batches.waiting_share:.0%}")
     progress_bar.close()
 
     # -----------------------------------------------------------------------------------------------------------------
     # What the run leaves
     metrics = {"method": arguments.method, "steps": total_steps, **describe_run(arguments), **state}
+    metrics["waiting_for_batches"] = batches.waiting_share
     save_model(accelerator, method.saved(), output / "model", arguments, split, state["history"][-1])
     if accelerator.is_main_process:
         write_metrics(output / "metrics.json", metrics)

@@ -5,7 +5,7 @@ from PIL import Image
 
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import write_image, write_mask
-from training.batches import EvaluationDataset, SemiDataset, collate, train_loader
+from training.batches import EvaluationDataset, SemiDataset, TimedBatches, collate, train_loader
 from training.pools import FilePool, LabelledPool, find_partly_labelled
 from training.views import ViewNeeds
 
@@ -359,6 +359,26 @@ def test_loading_leaves_the_global_random_state(noisy, num_workers):
     assert torch.equal(state, torch.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
     assert len(batches) == len(loader) == 3
     _assert_equal(batches[0], collate(dataset.__getitems__([2, 3])))
+
+
+def test_the_share_of_waiting_is_measured_without_pauses(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("training.batches.time.perf_counter", lambda: clock[0])
+
+    def slow():
+        while True:
+            clock[0] += 1
+            yield None
+
+    batches = TimedBatches(slow())
+    assert batches.waiting_share == 0
+    for _ in range(3):
+        next(batches)
+        clock[0] += 3
+    batches.pause()
+    clock[0] += 1000
+    next(batches)
+    assert batches.waiting_share == pytest.approx(4 / (4 + 6))  # the third step was not measured to its end
 
 
 # ---- EvaluationDataset ----
