@@ -98,8 +98,11 @@ class FilePool:
         seed: int,
     ) -> None:
         """Take the lists. Raises ValueError without any sample, or where the areas are of others."""
-        if not samples:
-            raise ValueError("There are 0 unlabelled images; expected some.")
+        if not samples and not partly_labelled:
+            raise ValueError(
+                "There is no unlabelled image, and no image that is labelled in part; expected some. Check the "
+                "unlabelled entries, or train with --method supervised."
+            )
         self.samples, self.partly_labelled, self.seed = tuple(samples), tuple(partly_labelled), seed
         count = len(self.samples) + len(self.partly_labelled)
         self.areas = np.asarray([1] * count if areas is None else areas, np.float64)
@@ -112,7 +115,7 @@ class FilePool:
         index = self._index(position)
         if index >= len(self.samples):
             sample, share = self.partly_labelled[index - len(self.samples)]
-            if rng.random() < share:
+            if rng.random() < share or not self.samples:
                 return sample.image, sample
             index = int(rng.integers(len(self.samples)))
         return self.samples[index].image, None

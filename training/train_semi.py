@@ -76,12 +76,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         num_bands = Co2SConfig.from_backbones(
             arguments.clip, arguments.dinov3, split.classes, **model_fields(arguments)
         ).num_channels
-        warnings = check_split(
-            split,
-            num_bands,
-            decode_unlabelled=accelerator.is_main_process,
-            needs_unlabelled=arguments.unlabelled_stream is None,
-        )
+        warnings = check_split(split, num_bands, decode_unlabelled=accelerator.is_main_process)
         is_final = arguments.official or arguments.ignore_is_final or arguments.unlabelled_stream is not None
         partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
         class_pixels = count_imbalance(arguments, split)
@@ -364,8 +359,9 @@ def find_palette(arguments: argparse.Namespace) -> Sequence[tuple[int, int, int]
 
 def found(split: DataSplit, partly: Sequence[tuple[Sample, float]]) -> str:
     """What there is to learn from, for the terminal."""
-    pool = f"{len(split.unlabelled)}" if split.unlabelled else "a stream of"
-    text = f"{len(split.labelled)} labelled, {pool} unlabelled, {len(split.validation)} validation images"
+    text = (
+        f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation images"
+    )
     if not partly:
         return text
     share = 100 * sum(share for _, share in partly) / len(partly)

@@ -352,16 +352,13 @@ def _images_in(folder: Path) -> list[Path]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def check_split(
-    split: DataSplit, num_bands: int = 3, *, decode_unlabelled: bool = True, needs_unlabelled: bool = True
-) -> list[str]:
+def check_split(split: DataSplit, num_bands: int = 3, *, decode_unlabelled: bool = True) -> list[str]:
     """Decode every file of a split, and refuse before training what would break or spoil it.
 
     Args:
         split: The split to check.
         num_bands: Bands that the model takes.
         decode_unlabelled: Decode the unlabelled images too, under a progress bar; False trusts them.
-        needs_unlabelled: There must be some; False where they come from elsewhere.
 
     Returns:
         Warnings, one sentence each: classes never labelled or never measured, scenes on both sides, dark 16-bit images.
@@ -370,7 +367,7 @@ def check_split(
         DataError: An empty part; validation images among the others; a missing mask, or one of another size or with
             ids that no class has; files that do not decode; another number of bands. One kind of problem per error.
     """
-    _check_parts(split, needs_unlabelled)
+    _check_parts(split)
     with_masks = split.labelled + split.validation
     _check_masks(with_masks)
     labelled_px = _count_ids(split.labelled, split.classes)
@@ -396,9 +393,9 @@ def _check_masks(samples: Sequence[Sample]) -> None:
     _check_sizes(samples)
 
 
-def _check_parts(split: DataSplit, needs_unlabelled: bool) -> None:
-    for part in ("labelled", "unlabelled", "validation"):
-        if not getattr(split, part) and (needs_unlabelled or part != "unlabelled"):
+def _check_parts(split: DataSplit) -> None:
+    for part in ("labelled", "validation"):  # whether there must be unlabelled images, a method knows
+        if not getattr(split, part):
             raise DataError(f"The split has no {part} image; expected at least one. Check the {part} entries.")
     validation = {sample.image for sample in split.validation}
     for part in ("labelled", "unlabelled"):

@@ -43,8 +43,10 @@ def test_an_image_is_shown_as_often_as_its_area(tmp_path):
     assert drawn == [int(FilePool(samples, areas=[1, 3, 2, 4], seed=1).draw(k, RNG)[0].stem) for k in range(480)]
     with pytest.raises(ValueError, match="There are 1 areas of 4 images"):
         FilePool(samples, areas=[1], seed=1)
-    with pytest.raises(ValueError, match="There are 0 unlabelled images"):
+    with pytest.raises(ValueError, match="There is no unlabelled image, and no image that is labelled in part"):
         FilePool([], seed=1)
+    alone = FilePool([], partly_labelled=[(samples[0], 0.01)], seed=1)
+    assert all(alone.draw(k, RNG) == (samples[0].image, samples[0]) for k in range(9))
 
 
 # ---- ImageStream ----

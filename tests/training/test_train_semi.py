@@ -153,6 +153,24 @@ def test_six_bands_of_16_bits_train_save_load_and_predict(six_bands, students, c
     assert processor.post_process_semantic_segmentation(outputs, target_sizes=[(40, 48)])[0].shape == (40, 48)
 
 
+def test_sparse_labels_alone_train_and_without_them_supervised_does(students, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir(), (tmp_path / "labels").mkdir()
+    for i in range(2):
+        write_image(tmp_path / "images" / f"i{i}.png", rng.integers(0, 256, (40, 48, 3), dtype=np.uint8))
+        mask = rng.integers(0, 3, (40, 48), dtype=np.uint8)
+        mask[:, 24 * (1 - i) :] = 255 if i == 0 else 1
+        write_mask(tmp_path / "labels" / f"i{i}.png", mask)
+    data = dict(data_dir=str(tmp_path), classes=CLASSES, labelled=["i0.png"], validation=["i1.png"], scenes=None)
+    short = dict(max_steps=1, eval_every=1, save_every=1, threshold=0.0, **students)
+    metrics = main(tiny_arguments(tmp_path, **data, **short))
+    assert metrics["losses"][-1]["loss_dinov3_s1"] > 0
+    with pytest.raises(SystemExit):
+        main(tiny_arguments(tmp_path, "--ignore_is_final", **data, **short, output_dir=str(tmp_path / "final")))
+    assert "There is no unlabelled image, and no image that is labelled in part" in capsys.readouterr().err
+    main(tiny_arguments(tmp_path, "--method", "supervised", **data, **short, output_dir=str(tmp_path / "supervised")))
+
+
 def test_ignored_pixels_may_stay_ignored(train, capsys):
     train("--ignore_is_final")
     assert "unlabelled:" not in capsys.readouterr().out
