@@ -53,6 +53,7 @@ def two_processes(data, tmp_path_factory):
 
 def test_the_batches_of_two_processes_are_the_batch_of_one(two_processes, data):
     joint = dict(load_batch(data, batch_size=4, rank=0, world_size=1)._tensors())
+    assert torch.equal(joint.pop("pairs"), torch.tensor([1, 0, 3, 2]))  # within each process, too: places in its batch
     for name, tensor in joint.items():
         assert torch.equal(torch.cat([result["batch"][name] for result in two_processes]), tensor), name
     assert set(joint) == set(two_processes[0]["batch"])
