@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from co2s_hf.configuration_co2s import Co2SConfig
+from co2s_hf.guidance_head_co2s import Co2SGuidanceHead
 from co2s_hf.modeling_co2s import (
     Co2SForSemanticSegmentation,
-    Co2SGuidanceHead,
     Co2SOutput,
     adapt_bands,
     fuse_logits,

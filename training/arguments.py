@@ -263,13 +263,24 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
             problems.append(
                 f"--unlabelled_stream pairs the images of a batch: --batch_size {arguments.batch_size} is odd."
             )
-    if arguments.official and arguments.method != "co2s":
+    return problems + _unlike_released(arguments) + _out_of_range(arguments)
+
+
+def _unlike_released(arguments: argparse.Namespace) -> list[str]:
+    """What --official cannot be joined with."""
+    if not arguments.official:
+        return []
+    problems = []
+    if arguments.method != "co2s":
         problems.append(f"--official reproduces the released Co2S step, but --method is {arguments.method}.")
-    if arguments.official and arguments.nodata is not None:
+    if arguments.nodata is not None:
         problems.append("--official reproduces a step that knows no --nodata: train without one of the two.")
-    if arguments.official and arguments.class_share:
+    if arguments.class_share:
         problems.append("--official reproduces a step with one threshold for all classes: leave out --class_share.")
-    return problems + _out_of_range(arguments)
+    for name in ("class_weights", "rare_class_temperature"):
+        if getattr(arguments, name) is not None:
+            problems.append(f"--official reproduces a step that treats all classes alike: leave out --{name}.")
+    return problems
 
 
 def _is_positive(number: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where unlabelled images come from: a list of files, or a stream that is never listed and never held in memory."""
+"""Where images come from, and in which order: labelled and unlabelled files, and streams that are never listed."""
 
 import glob
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,7 +136,8 @@ class ImageStream:
     Whoever asks for growing numbers, as a training does, gets every image read once and passed on. A resumed training
     asks for a number further on: what lies before is passed over without decoding it. The order of the shards is drawn
     anew for each pass and, within windows of `WINDOW` images, that of the images; several processes share the shards,
-    or, where there are too few of them, the images.
+    or, where there are too few of them, the images. Where a pass has fewer than `WINDOW` images, a window goes on
+    into the next one, and an image can become its own partner.
 
     Args:
         source: WebDataset shards (`.tar`), `.parquet` or `.arrow` files, globs of them, a folder of them or of images;

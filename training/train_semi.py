@@ -79,7 +79,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         warnings = check_split(split, num_bands, decode_unlabelled=accelerator.is_main_process)
         is_final = arguments.official or arguments.ignore_is_final or arguments.unlabelled_stream is not None
         partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
-        class_pixels = count_imbalance(arguments, split)
+        arguments.class_weights, class_pixels = count_imbalance(arguments, split)
     say(found(split, partly))
     for warning in warnings:
         say(f"warning: {warning}")
@@ -190,6 +190,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                 save_model(accelerator, method.saved(), output / "best", arguments, split, state["history"][-1])
         if fresh and (last or step % arguments.save_every == 0):
             save_checkpoint(accelerator, output / "checkpoints", step=step, state=state, fingerprint=fingerprint)
+            batches.pause()
         if last:
             break
 
@@ -302,22 +303,25 @@ def listed_data(arguments: argparse.Namespace) -> DataSplit:
     )
 
 
-def count_imbalance(arguments: argparse.Namespace, split: DataSplit) -> dict[Path, list[int]] | None:
-    """Pixels of each class in the labelled images, where something asks for them; `class_weights` become numbers."""
+def count_imbalance(
+    arguments: argparse.Namespace, split: DataSplit
+) -> tuple[list[float] | None, dict[Path, list[int]] | None]:
+    """The class weights as numbers, and the pixels of each class in every labelled image; None where not asked for."""
     weights = arguments.class_weights
     balanced = weights == ["balanced"]
-    if not balanced and arguments.rare_class_temperature is None:
-        class_pixels = None
-    else:
+    class_pixels = None
+    if balanced or arguments.rare_class_temperature is not None:
         class_pixels = count_class_pixels(split.labelled, len(split.classes))
-    if weights is not None:
-        weights = median_frequency_weights(list(class_pixels.values())) if balanced else [float(one) for one in weights]
-        if len(weights) != len(split.classes):
+        if not any(map(any, class_pixels.values())):
             raise ValueError(
-                f"--class_weights has {len(weights)} numbers; expected {len(split.classes)}, one per class."
+                "No pixel of the labelled images has a class, so --class_weights balanced and --rare_class_temperature "
+                "have no shares to go by; expected some. Check the label map, or leave both out."
             )
-        arguments.class_weights = weights
-    return class_pixels
+    if balanced:
+        return median_frequency_weights(list(class_pixels.values())), class_pixels
+    if weights is not None and len(weights) != len(split.classes):
+        raise ValueError(f"--class_weights has {len(weights)} numbers; expected {len(split.classes)}, one per class.")
+    return None if weights is None else [float(one) for one in weights], class_pixels
 
 
 def unlabelled_pool(

@@ -10,7 +10,13 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from co2s_hf import Co2SConfig, Co2SForSemanticSegmentation, Co2SImageProcessor
 from co2s_hf.configuration_co2s import AUTO_MAP
 
-CODE = {"class_texts_co2s.py", "configuration_co2s.py", "image_processing_co2s.py", "modeling_co2s.py"}
+CODE = {
+    "class_texts_co2s.py",
+    "configuration_co2s.py",
+    "guidance_head_co2s.py",
+    "image_processing_co2s.py",
+    "modeling_co2s.py",
+}
 FILES = CODE | {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 

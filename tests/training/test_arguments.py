@@ -132,6 +132,10 @@ def test_refuses_recipes(text, message, recipe, capsys):
             [*DATA, "--official", "--class_share", "0.5"],
             "--official reproduces a step with one threshold for all classes",
         ),
+        (
+            [*DATA, "--official", "--class_weights", "balanced"],
+            "--official reproduces a step that treats all classes alike: leave out --class_weights.",
+        ),
         ([*DATA, "--class_weights", "1", "-2"], "--class_weights is 1 -2, expected a positive number for each class"),
         ([*DATA, "--class_weights", "balance"], "--class_weights is balance, expected a positive number for each"),
         ([*DATA, "--rare_class_temperature", "0"], "--rare_class_temperature is 0.0, expected a positive number."),

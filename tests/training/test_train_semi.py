@@ -48,7 +48,13 @@ pytestmark = pytest.mark.filterwarnings(STAND_INS)
 
 CLASSES = ["field", "forest", "water", "road", "building"]
 RUN_LEAVES = {"best", "checkpoints", "curves.png", "metrics.json", "model", "panel.png", "scenes"}
-CODE = {"class_texts_co2s.py", "configuration_co2s.py", "image_processing_co2s.py", "modeling_co2s.py"}
+CODE = {
+    "class_texts_co2s.py",
+    "configuration_co2s.py",
+    "guidance_head_co2s.py",
+    "image_processing_co2s.py",
+    "modeling_co2s.py",
+}
 MODEL_FILES = CODE | {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 
 
@@ -290,6 +296,11 @@ def list_validation(folder):
     (folder / "unlabelled.txt").write_text("i5.png\ni2.png\n")
 
 
+def nothing_labelled(folder):
+    for i in (0, 1):
+        write_mask(folder / "labels" / f"i{i}.png", np.full((40, 48), 255, np.uint8))
+
+
 def no_images(folder):
     shutil.rmtree(folder / "images")
     (folder / "images").mkdir()
@@ -351,6 +362,18 @@ def no_images(folder):
             dict(validation=None),
             ["No validation images are named and validation_fraction is None"],
             id="no validation",
+        ),
+        pytest.param(
+            nothing_labelled, dict(class_weights=["balanced"]), ["No pixel of the labelled images"], id="no shares"
+        ),
+        pytest.param(
+            nothing_labelled, dict(rare_class_temperature=0.3), ["No pixel of the labelled images"], id="no rare class"
+        ),
+        pytest.param(
+            None,
+            dict(class_weights=["1", "2"]),
+            ["--class_weights has 2 numbers; expected 5, one per class"],
+            id="class weights",
         ),
         pytest.param(None, dict(clip="/nowhere/clip"), ["/nowhere/clip"], id="no such backbone"),
         pytest.param(None, dict(config={"fusion": "median"}), ["fusion", "median"], id="configuration"),

@@ -1,0 +1,177 @@
+"""The guidance head of both students: three feature maps and one guidance vector per class to logits.
+
+The VLG decoder of Co2S (arXiv 2512.23035). Its weights are initialised in `Co2SPreTrainedModel._init_weights`.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .configuration_co2s import Co2SConfig
+
+GROUP_CHANNELS = 16  # channels per group of every group norm
+
+Pyramid = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class Co2SFusedLinear(nn.Linear):
+    """Queries, keys and values in one projection; a class of its own to be initialised as torch does it."""
+
+
+class Co2SZeroBiasLinear(nn.Linear):
+    """A layer whose bias starts at 0."""
+
+
+class Co2SZeroBiasConv2d(nn.Conv2d):
+    """A layer whose bias starts at 0."""
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (kernel_size // 2)
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False),
+        nn.GroupNorm(out_channels // GROUP_CHANNELS, out_channels),
+        nn.ReLU(),
+    )
+
+
+class Co2SResidualASPP(nn.Module):
+    """Atrous spatial pyramid pooling around a residual: x + project(branches(x))."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [
+                _conv_norm_relu(channels, channels, 1),
+                *(_conv_norm_relu(channels, channels, 3, dilation) for dilation in (6, 12, 18)),
+            ]
+        )
+        self.image_pooling = _conv_norm_relu(channels, channels, 1)
+        self.project = _conv_norm_relu(5 * channels, channels, 1)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        branches = [branch(hidden_states) for branch in self.branches]
+        pooled = self.image_pooling(hidden_states.mean((2, 3), keepdim=True))
+        branches.append(pooled.expand_as(hidden_states))
+        return hidden_states + self.project(torch.cat(branches, dim=1))
+
+
+class Co2SClassAttention(nn.Module):
+    """Self-attention over the classes seen at one place."""
+
+    def __init__(self, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv_proj = Co2SFusedLinear(hidden_size, 3 * hidden_size)
+        self.out_proj = Co2SZeroBiasLinear(hidden_size, hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        # (places, classes, 3 * hidden) -> 3 x (places, heads, classes, hidden / heads)
+        queries, keys, values = (
+            self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        )
+        attended = F.scaled_dot_product_attention(queries, keys, values)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class Co2SSemanticLayer(nn.Module):
+    """Lets the classes at each pooled place look at each other, and adds the result to the feature map."""
+
+    def __init__(self, config: Co2SConfig):
+        super().__init__()
+        hidden_size = config.head_channels + config.head_text_channels
+        self.pool_size = config.head_pool_size
+        self.layer_norm1 = nn.LayerNorm(hidden_size)
+        self.attention = Co2SClassAttention(hidden_size, config.head_num_attention_heads)
+        self.layer_norm2 = nn.LayerNorm(hidden_size)
+        self.fc1 = nn.Linear(hidden_size, 4 * config.head_channels)
+        self.fc2 = nn.Linear(4 * config.head_channels, hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor) -> torch.Tensor:
+        (folded, channels, height, width), num_classes = hidden_states.shape, guidance.shape[1]
+        pooled = F.avg_pool2d(hidden_states, self.pool_size)
+        rows, columns = pooled.shape[-2:]
+        # (batch * classes, channels, rows, columns) -> (batch, rows, columns, classes, channels)
+        tokens = pooled.unflatten(0, (-1, num_classes)).permute(0, 3, 4, 1, 2)
+        text = guidance[:, None, None].expand(-1, rows, columns, -1, -1)
+        tokens = torch.cat([tokens, text], dim=-1).flatten(0, 2)  # (batch * rows * columns, classes, hidden)
+
+        tokens = tokens + self.attention(self.layer_norm1(tokens))
+        tokens = tokens + self.fc2(F.gelu(self.fc1(self.layer_norm2(tokens))))
+
+        # (batch * rows * columns, classes, channels) -> (batch * classes, channels, rows, columns)
+        tokens = tokens[..., :channels].unflatten(0, (-1, rows, columns))
+        mixed = tokens.permute(0, 3, 4, 1, 2).reshape(folded, channels, rows, columns)
+        return hidden_states + F.interpolate(mixed, (height, width), mode="bilinear", align_corners=True)
+
+
+class Co2SUpsample(nn.Module):
+    """Doubles the resolution of the per-class maps and mixes a skip feature of the image into each of them."""
+
+    def __init__(self, in_channels: int, out_channels: int, skip_channels: int):
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(in_channels, in_channels - skip_channels, kernel_size=2, stride=2)
+        self.conv1 = _conv_norm_relu(in_channels, out_channels, 3)
+        self.conv2 = _conv_norm_relu(out_channels, out_channels, 3)
+
+    def forward(self, hidden_states: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.upsample(hidden_states)
+        skip = F.interpolate(skip, hidden_states.shape[-2:], mode="bilinear", align_corners=True)
+        skip = skip.repeat_interleave(hidden_states.shape[0] // skip.shape[0], dim=0)  # once for each class
+        return self.conv2(self.conv1(torch.cat([hidden_states, skip], dim=1)))
+
+
+class Co2SGuidanceHead(nn.Module):
+    """The VLG decoder: similarity of dense features and class vectors, refined for each class by the same weights.
+
+    Nothing in it depends on the number of classes.
+    """
+
+    def __init__(self, config: Co2SConfig, skip_channels: int, guidance_size: int):
+        """Make a head for maps of `skip_channels` channels and guidance vectors of `guidance_size`."""
+        super().__init__()
+        channels, (up1, up2), (skip1, skip2) = config.head_channels, config.head_up_channels, config.head_skip_channels
+        kernel_size = config.head_kernel_size
+        self.similarity_scale = config.head_similarity_scale
+        self.adds_similarity = config.head_adds_similarity
+        # A bias here is the same for every class. As large as torch starts it, it hides what classes differ in, and
+        # where all classes look alike the gradient is zero: training then waits for hundreds of steps (LOG.md).
+        self.similarity_conv = Co2SZeroBiasConv2d(1, channels, kernel_size, padding=kernel_size // 2)
+        self.aspp = Co2SResidualASPP(channels)
+        self.guidance_proj = Co2SZeroBiasLinear(guidance_size, config.head_text_channels)
+        self.layers = nn.ModuleList(Co2SSemanticLayer(config) for _ in range(config.head_num_layers))
+        self.skip_proj1 = nn.Conv2d(skip_channels, skip1, 3, padding=1)
+        self.skip_proj2 = nn.Conv2d(skip_channels, skip2, 3, padding=1)
+        self.up1 = Co2SUpsample(channels, up1, skip1)
+        self.up2 = Co2SUpsample(up1, up2, skip2)
+        self.classifier = nn.Conv2d(up2, 1, 3, padding=1)
+
+    def forward(self, pyramid: Pyramid, guidance: torch.Tensor) -> torch.Tensor:
+        """Logits at four times the resolution of the pyramid.
+
+        Args:
+            pyramid: early, middle (batch_size, skip_channels, h, w) and final (batch_size, guidance_size, h, w) maps.
+            guidance: (num_labels, guidance_size), or (batch_size, num_labels, guidance_size).
+
+        Returns:
+            (batch_size, num_labels, 4 h, 4 w)
+        """
+        early, middle, final = pyramid
+        guidance = guidance.to(final).expand(final.shape[0], -1, -1)
+        guidance = F.normalize(guidance, dim=-1)
+        similarity = self.similarity_scale * torch.einsum("bchw,bnc->bnhw", F.normalize(final, dim=1), guidance)
+
+        # (batch, classes, h, w) -> (batch * classes, 1, h, w): from here each class is an image of its own
+        hidden_states = self.aspp(self.similarity_conv(similarity.flatten(0, 1).unsqueeze(1)))
+        guidance = F.relu(self.guidance_proj(guidance))
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, guidance)
+        hidden_states = self.up1(hidden_states, F.relu(self.skip_proj1(middle)))
+        hidden_states = self.up2(hidden_states, F.relu(self.skip_proj2(early)))
+        logits = self.classifier(hidden_states).squeeze(1).unflatten(0, similarity.shape[:2])
+        if self.adds_similarity:
+            logits = logits + F.interpolate(similarity, logits.shape[-2:], mode="bilinear")
+        return logits
+
+
+__all__ = ["Co2SGuidanceHead"]
