@@ -293,6 +293,11 @@ class Co2SPreTrainedModel(PreTrainedModel):
 class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
     """Two students and their fusion: land cover for every pixel of an image of any size."""
 
+    # Fields of the output: of each student, of each student's perturbed features, and all that is worth evaluating.
+    students = {"clip": "clip_logits", "dinov3": "dinov3_logits"}
+    perturbed = {"clip": "clip_perturbed_logits", "dinov3": "dinov3_perturbed_logits"}
+    predictions = {**students, "fused": "logits"}
+
     def __init__(self, config: Co2SConfig):
         """Build both students with random weights."""
         super().__init__(config)

@@ -134,7 +134,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
             tensors = self._labelled_crop(position)
             if self.views.unlabelled and position >= self.first_unlabelled:
                 views = unlabelled_views(position, _UNLABELLED)
-                tensors |= {"box1": views["box1"], "box2": views["box2"]} | _named("u", views)
+                tensors |= {name: box for name, box in views.items() if name.startswith("box")} | _named("u", views)
                 if self.views.partner == "same":
                     tensors |= _named("p", unlabelled_views(position, _PARTNER))
                 elif self.views.partner == "other":
@@ -162,14 +162,10 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         rng = self._rng(position, stream)
         crop, valid = self._unlabelled_crop(position, rng)
         image = _to_unit(crop)
-        return {
-            "w": self.normalise(image),
-            "s1": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
-            "s2": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
-            "valid": valid,
-            "box1": cutmix_box(self.crop_px, rng),
-            "box2": cutmix_box(self.crop_px, rng),
-        }
+        views = {"w": self.normalise(image), "valid": valid}
+        numbers = range(1, self.views.strong_views + 1)
+        views |= {f"s{i}": self.normalise(strong_view(image, rng, hue_range=self.hue_range)) for i in numbers}
+        return views | {f"box{i}": cutmix_box(self.crop_px, rng) for i in numbers}
 
     def _unlabelled_crop(self, position: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         assert self.pool is not None
@@ -389,7 +385,7 @@ def _partner(position: int) -> int:
 
 
 def _named(prefix: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}_{view}": views[view] for view in ("w", "s1", "s2", "valid")}
+    return {f"{prefix}_{name}": view for name, view in views.items() if not name.startswith("box")}
 
 
 def _to_unit(image: Tensor) -> Tensor:

@@ -184,7 +184,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             accelerator.log(flatten(results), step=step)
             say(summary(step, results, arguments.absent_as_zero))
             batches.pause()
-            score = results["fused"][mean_iou_key(arguments.absent_as_zero)]
+            score = results[main_prediction(model)][mean_iou_key(arguments.absent_as_zero)]
             if math.isfinite(score) and (state["best_mean_iou"] is None or score > state["best_mean_iou"]):
                 state["best_mean_iou"], state["best_step"] = score, step
                 save_model(accelerator, method.saved(), output / "best", arguments, split, state["history"][-1])
@@ -229,7 +229,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             output / "curves.png",
             method=arguments.method,
             losses=[
-                {name: row[name] for name in ("step", "loss", "loss_clip", "loss_dinov3")} for row in state["losses"]
+                {name: row[name] for name in ("step", "loss", *(f"loss_{student}" for student in model.students))}
+                for row in state["losses"]
             ],
         )
         draw_examples(
@@ -480,6 +481,11 @@ def fingerprint_of(split: DataSplit) -> dict[str, list[str]]:
 def mean_iou_key(absent_as_zero: bool) -> str:
     """Name of the score that selects the best model."""
     return "mean_iou_absent_zero" if absent_as_zero else "mean_iou"
+
+
+def main_prediction(model: nn.Module) -> str:
+    """Name of the prediction that users of the model get: the fused one, or that of the only student."""
+    return next(name for name, field in model.predictions.items() if field == "logits")
 
 
 def summary(step: int, results: dict[str, Any], absent_as_zero: bool) -> str:

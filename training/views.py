@@ -32,7 +32,8 @@ class ViewNeeds:
     """What a method wants beside the labelled crops.
 
     Attributes:
-        unlabelled: A weak and two strong views of an unlabelled image, with two CutMix boxes.
+        unlabelled: A weak view of an unlabelled image and its strong views, each with a CutMix box.
+        strong_views: How many of them, 1 or 2.
         partner: A second unlabelled crop with the same views, to paste from: "other" from another image, "same" another
             augmentation of the same image, as the released Co2S trains; None for no partner.
         from_step: First optimizer step that has them; before it there are labelled crops alone.
@@ -41,6 +42,7 @@ class ViewNeeds:
     unlabelled: bool
     partner: Literal["other", "same"] | None = None
     from_step: int = 0
+    strong_views: int = 2
 
     def __post_init__(self) -> None:
         """Refuse a partner without unlabelled views."""

@@ -160,15 +160,21 @@ def test_methods_do_not_import_methods(training):
     assert wrong == []
 
 
-def test_parts_import_only_parts(training):
+def test_parts_import_no_method_and_no_loop(training):
+    below = ("training.parts", "training.batches", "training.views", "co2s_hf.")
     wrong = [
         str(found)
         for found in training
         if found.file.startswith("training/parts/")
         and found.top in ("training", "co2s_hf")
-        and not found.target.startswith("training.parts")
+        and not found.target.startswith(below)
     ]
     assert wrong == []
+
+
+def test_batches_and_views_import_no_part(training):
+    files = ("training/batches.py", "training/views.py", "training/pools.py")
+    assert [str(found) for found in training if found.file in files and ".parts" in found.target] == []
 
 
 def test_some_libraries_have_one_home(package, training):

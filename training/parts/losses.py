@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.parts.pseudo_labels import PseudoLabels
+from training.parts.pseudo_labels import PseudoLabels, at_least_float32
 
 IGNORE = 255
 
@@ -183,7 +183,7 @@ def stability_loss(
             f"got {tuple(teacher_logits.shape)}"
         )
     _check_map(student_logits, mask, "mask")
-    difference = _at_least_float32(student_logits).softmax(1) - _at_least_float32(teacher_logits.detach()).softmax(1)
+    difference = at_least_float32(student_logits).softmax(1) - at_least_float32(teacher_logits.detach()).softmax(1)
     total = torch.where(mask, difference.square().sum(dim=1), 0).sum()  # (B, N, H, W) -> (B, H, W) -> scalar
     return _divide(total, mask.sum(), average_count) / student_logits.shape[1]
 
@@ -191,7 +191,7 @@ def stability_loss(
 def _cross_entropy_map(logits: Tensor, labels: Tensor) -> Tensor:
     """Return (B, H, W) losses, 0 at label 255. PyTorch's own reduction over pixels is not deterministic on CUDA."""
     _check_map(logits, labels, "labels")
-    return F.cross_entropy(_at_least_float32(logits), labels, ignore_index=IGNORE, reduction="none")
+    return F.cross_entropy(at_least_float32(logits), labels, ignore_index=IGNORE, reduction="none")
 
 
 def _mean_per_picture(values: Tensor, valid: Tensor) -> Tensor:
@@ -203,10 +203,6 @@ def _divide(total: Tensor, count: Tensor, average_count: AverageCount) -> Tensor
     """Divide by the averaged count, which is a fraction where few processes have a pixel, so it is not clamped to 1."""
     count = average_count(count.to(torch.float32))
     return total / torch.where(count > 0, count, 1)
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _check_map(logits: Tensor, pixels: Tensor, name: str) -> None:
