@@ -89,7 +89,7 @@ def fetch(
     """
     target = Path(target_dir).expanduser().absolute()
     folder = Path(source).expanduser().absolute()
-    refuse_target(target, RECORD, folder, force=force)
+    refuse_target(target, RECORD, folder if folder.is_dir() else None, force=force)
     opened = _open_folder(folder, config, revision) if folder.is_dir() else _open_hub(source, config, revision)
     splits = list(dict.fromkeys(splits))
     missing = [split for split in splits if split not in opened.streams]
@@ -261,12 +261,12 @@ def _read(stream: Any, source: _Source, split: str) -> Iterator[dict[str, Any]]:
 
 def _usable(row: dict[str, Any], columns: _Columns, place: str) -> tuple[EncodedImage, EncodedImage | None]:
     """Give the image and the mask of a row, both decoded once; raises ImageError where one of them is of no use."""
-    image = _encoded(row[columns.image], f"{place}, column {columns.image},")
+    image = _encoded(row.get(columns.image), f"{place}, column {columns.image},")
     if image is None:
         raise ImageError(f"{place} has no image in the column {columns.image}; expected one in every row.")
     read_image(image)
     file_suffix(image)
-    mask = _encoded(row[columns.mask], f"{place}, column {columns.mask},")
+    mask = _encoded(row.get(columns.mask), f"{place}, column {columns.mask},")
     if mask is not None:
         if is_lossy(mask):
             raise ImageError(
@@ -301,7 +301,7 @@ def _broken_off(what: str, error: Exception) -> DataError:
 
 def _name(row: dict[str, Any], column: str, split: str, number: int, prefixed: bool, used: set[str]) -> str:
     """Name a row after its file; where it has none, or a name that is taken, after its split and number."""
-    value = row[column]
+    value = row.get(column)
     path = (value.get("path") if isinstance(value, Mapping) else None) or row.get("__key__") or ""
     stem = PurePosixPath(str(path).split("::")[0].replace("\\", "/")).name  # zip://a.png::hf://datasets/... is a.png
     if PurePosixPath(stem).suffix.lower() in IMAGE_SUFFIXES:
@@ -344,16 +344,19 @@ def _lists(written: Mapping[str, Sequence[Line]]) -> dict[str, list[Line]]:
 def _record(source: _Source, written: Mapping[str, Sequence[Line]], journal: Journal) -> dict[str, Any]:
     info = next(iter(source.streams.values())).info
     lists = _lists(written)
-    validation = [f"{split}.txt" for split in _VALIDATION_NAMES if f"{split}.txt" in lists][:1]
-    held_out = (*_VALIDATION_NAMES, "test")
-    labelled = [f"{split}.txt" for split in written if f"{split}.txt" in lists and split not in held_out]
+    training = [split for split in written if split not in (*_VALIDATION_NAMES, "test")]
+    parts = {
+        "labelled": [f"{split}.txt" for split in training],
+        "unlabelled": [f"{split}_unlabelled.txt" for split in training],
+        "validation": [f"{split}.txt" for split in _VALIDATION_NAMES],
+    }
     return {
         "images": sum(map(len, written.values())),
         "counts": {
             split: {"images": len(lines), "masks": sum(line.mask is not None for line in lines)}
             for split, lines in written.items()
         },
-        "lists": {"labelled": labelled, "validation": validation},
+        "lists": {part: [name for name in names if name in lists] for part, names in parts.items()},
         "left_out": [step["left_out"] for step in journal.entries if "left_out" in step],
         "licence": source.licence or info.license or "not stated",
         "citation": info.citation or None,

@@ -120,12 +120,12 @@ class Journal:
         )
 
 
-def refuse_target(target: Path, record: str, source: Path, *, force: bool) -> None:
+def refuse_target(target: Path, record: str, source: Path | None, *, force: bool) -> None:
     """Raise DataError where the folder to make lies in its source, or exists and may not be replaced.
 
-    `force` allows to replace one with a `record`.
+    `force` allows to replace one with a `record`; a source that is no folder is None.
     """
-    if target.is_relative_to(source):
+    if source is not None and target.is_relative_to(source):
         raise DataError(f"{target} lies in the download {source}; expected a folder outside of it. Name another one.")
     if not target.exists():
         return
