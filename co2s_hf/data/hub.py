@@ -111,7 +111,14 @@ def fetch(
             (journal.folder / kind).mkdir(exist_ok=True)
         for split in splits:
             _fetch_split(opened, split, columns, journal, prefixed=len(splits) > 1, skip_broken=skip_broken)
-        written = {split: [_line(step) for step in _steps(journal, split) if step["name"]] for split in splits}
+        written = {
+            split: [
+                Line(step["files"]["images"], step["files"].get("labels"))
+                for step in _steps(journal, split)
+                if step["files"]
+            ]
+            for split in splits
+        }
         if not any(written.values()):
             errors = [step["left_out"] for step in journal.entries]
             journal.discard()
@@ -229,10 +236,9 @@ def _fetch_split(
         disable=None,
     )
     for number, row in enumerate(rows, start=len(done) + 1):
-        step: dict[str, Any] = {"split": split, "name": None}
-        files: list[Path] = []
+        step: dict[str, Any] = {"split": split, "name": None, "files": {}}
         try:
-            image, mask = _usable(row, columns, f"row {number} of {split}")
+            usable = _usable(row, columns, f"row {number} of {split}")
         except ImageError as error:
             if not skip_broken:
                 raise DataError(
@@ -240,16 +246,14 @@ def _fetch_split(
                 ) from error
             step["left_out"] = str(error)
         else:
-            name = _name(row, columns.image, split, number, prefixed, used)
+            step["name"] = name = _name(row, columns.image, split, number, prefixed, used)
             used.add(name.casefold())
-            step |= {"name": name, "image": file_suffix(image), "mask": mask and file_suffix(mask)}
-            for kind, encoded in (("images", image), ("labels", mask)):
-                if encoded is not None:
-                    files.append(journal.folder / kind / f"{name}{file_suffix(encoded)}")
-                    files[-1].write_bytes(encoded.data)
+            for kind, encoded in usable.items():
+                step["files"][kind] = f"{kind}/{name}{file_suffix(encoded)}"
+                (journal.folder / step["files"][kind]).write_bytes(encoded.data)
         if number % _STATE_EVERY == 0:
             step["state"] = stream.state_dict()
-        journal.add(files, **step)
+        journal.add([journal.folder / file for file in step["files"].values()], step)
 
 
 def _read(stream: Any, source: _Source, split: str) -> Iterator[dict[str, Any]]:
@@ -259,23 +263,27 @@ def _read(stream: Any, source: _Source, split: str) -> Iterator[dict[str, Any]]:
         raise _broken_off(f"{source.name}, {split},", error) from error
 
 
-def _usable(row: dict[str, Any], columns: _Columns, place: str) -> tuple[EncodedImage, EncodedImage | None]:
-    """Give the image and the mask of a row, both decoded once; raises ImageError where one of them is of no use."""
+def _usable(row: dict[str, Any], columns: _Columns, place: str) -> dict[str, EncodedImage]:
+    """Give the image of a row and its mask, if there is one, under the names of their folders.
+
+    Both are decoded once; raises ImageError where one of them is of no use.
+    """
     image = _encoded(row.get(columns.image), f"{place}, column {columns.image},")
     if image is None:
         raise ImageError(f"{place} has no image in the column {columns.image}; expected one in every row.")
     read_image(image)
-    file_suffix(image)
+    file_suffix(image)  # refuses formats without an ending of ours
     mask = _encoded(row.get(columns.mask), f"{place}, column {columns.mask},")
-    if mask is not None:
-        if is_lossy(mask):
-            raise ImageError(
-                f"{mask} is a mask with lossy compression ({file_suffix(mask)}), which smears class ids at every edge; "
-                "expected PNG or TIFF. Look for another version of the data set, or name another --mask_column."
-            )
-        read_raw_mask(mask)
-        file_suffix(mask)
-    return image, mask
+    if mask is None:
+        return {"images": image}
+    if is_lossy(mask):
+        raise ImageError(
+            f"{mask} is a mask with lossy compression ({file_suffix(mask)}), which smears class ids at every edge; "
+            "expected PNG or TIFF. Look for another version of the data set, or name another --mask_column."
+        )
+    read_raw_mask(mask)
+    file_suffix(mask)
+    return {"images": image, "labels": mask}
 
 
 def _encoded(value: Any, place: str) -> EncodedImage | None:
@@ -323,11 +331,6 @@ def _name(row: dict[str, Any], column: str, split: str, number: int, prefixed: b
 
 def _steps(journal: Journal, split: str) -> list[dict[str, Any]]:
     return [step for step in journal.entries if step["split"] == split]
-
-
-def _line(step: Mapping[str, Any]) -> Line:
-    mask = f"labels/{step['name']}{step['mask']}" if step["mask"] else None
-    return Line(f"images/{step['name']}{step['image']}", mask)
 
 
 def _lists(written: Mapping[str, Sequence[Line]]) -> dict[str, list[Line]]:

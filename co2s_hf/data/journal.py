@@ -75,7 +75,7 @@ class Journal:
         if not self.entries:
             self.discard()
 
-    def add(self, files: Iterable[Path], **step: Any) -> None:
+    def add(self, files: Iterable[Path], step: dict[str, Any]) -> None:
         """Note that a step is done: the files below `folder` that it has written, and values for the runs after it."""
         sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in files}
         self._file.write(json.dumps({"files": sizes, "step": step}) + "\n")

@@ -198,7 +198,7 @@ def _write_tiles(source: Source, pairs: list[_Pair], journal: Journal, num_class
             write_mask(journal.folder / "labels" / f"{name}.png", label_tile)
             pixels += np.bincount(label_tile.ravel(), minlength=IGNORE + 1)[:num_classes]
         files = [journal.folder / kind / f"{name}.png" for name in tiles for kind in ("images", "labels")]
-        journal.add(files, tiles=tiles, class_pixels=pixels.tolist())
+        journal.add(files, {"tiles": tiles, "class_pixels": pixels.tolist()})
     if wrong:
         more = f" And {len(wrong) - SHOWN} more." if len(wrong) > SHOWN else ""
         raise DataError(

@@ -303,9 +303,15 @@ def test_an_interrupted_run_goes_on_and_makes_the_same_bytes(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         fetch(str(tmp_path / "hub"), tmp_path / "made", **options)
     assert not (tmp_path / "made").exists() and (tmp_path / ".made.part").exists() == (stop > 1)
-    seen, stop_at = [], None
+    seen, stop_at, bars = [], None, []
+    monkeypatch.setattr("co2s_hf.data.hub.tqdm", lambda rows, **bar: bars.append(bar) or rows)
     assert fetch(str(tmp_path / "hub"), tmp_path / "made", **options) == whole
     assert len(seen) == 12 - (stop - 1)  # nothing is done again
+    resumed = ", resumed" if stop > 1 else ""
+    assert [(bar["desc"], bar["initial"]) for bar in bars] == [
+        (f"Fetching train{resumed}", min(stop - 1, 9)),
+        (f"Fetching validation{resumed}", max(stop - 10, 0)),
+    ]
     assert contents(tmp_path / "made") == contents(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "made", "whole"]
 

@@ -19,7 +19,7 @@ def work(target, steps, stop=99, **options):
             path.write_text(f"file {number}")
             if number == stop:
                 raise KeyboardInterrupt
-            journal.add([path], number=number)
+            journal.add([path], {"number": number})
         journal.finish("made.json", {"steps": [entry["number"] for entry in journal.entries]})
     return journal.resumed
 
