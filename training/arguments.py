@@ -135,6 +135,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     method.add_argument("--stability_peak", type=float, default=0.5, help="weight of the stability term after its ramp")
 
+    method.add_argument(
+        "--use_teacher", action="store_true", help="of methods with a moving average: evaluate and save that"
+    )
     method.add_argument("--burn_in_steps", type=int, default=0, help="first steps on labels alone, for short trainings")
 
     train = parser.add_argument_group("training")
