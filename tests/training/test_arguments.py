@@ -109,7 +109,7 @@ def test_there_are_recipes_and_every_free_argument_exists():
         ("official: 'no'", "my.yaml: official is 'no', expected true or false."),
         ("scale_range: [0.5]", "my.yaml: scale_range has 1 values, expected 2."),
         ("scale_range: [0.5, large]", "my.yaml: scale_range is 'large', expected float."),
-        ("method: fixmatch2", "my.yaml: method is 'fixmatch2', expected one of co2s, supervised."),
+        ("method: fixmatch2", "my.yaml: method is 'fixmatch2', expected one of co2s, fixmatch,"),
         ("- lr", "my.yaml must hold `argument: value` lines."),
         ("", "my.yaml must hold `argument: value` lines."),
         ("lr: [1", "my.yaml is not valid YAML:"),
