@@ -22,10 +22,10 @@ from co2s_hf.guidance_head_co2s import Co2SGuidanceHead
 from co2s_hf.modeling_co2s import (
     Co2SForSemanticSegmentation,
     Co2SOutput,
-    adapt_bands,
     fuse_logits,
-    window_starts,
 )
+from co2s_hf.pretrained_backbones import adapt_bands
+from co2s_hf.segmentation import window_starts
 
 NAMES = ("road", "water", "tree")
 SIZE = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2)
