@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, DINOv3ViTConfig
 
 from co2s_hf.configuration_co2s import Co2SConfig
-from co2s_hf.convert.co2s import CLIP_NAMES, DINOV3_NAMES, _rename, convert_head
+from co2s_hf.convert.co2s import CLIP_NAMES, DINOV3_NAMES, convert_head
+from co2s_hf.convert.released import rename
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 
 SUBSET = Path(__file__).parent / "goldens"
@@ -110,7 +111,7 @@ def our_names(student, name):
     if name.startswith(prefix):
         return [f"{student}.head.{ours}" for ours in convert_head({name.removeprefix(prefix): torch.empty(3)})]
     table = CLIP_NAMES if student == "clip" else DINOV3_NAMES
-    return [f"{student}.{ours}" for ours in _rename({name: torch.empty(3)}, table)]
+    return [f"{student}.{ours}" for ours in rename({name: torch.empty(3)}, table)]
 
 
 def head_fields(head):
