@@ -20,7 +20,7 @@ from co2s_hf.convert.released import (
 )
 from co2s_hf.modeling_dinov2_dpt import Dinov2DPTForSemanticSegmentation
 
-# released name -> ours. Fused projections are cut into three.
+# released name -> ours. Fused projections are cut into their parts.
 BACKBONE_NAMES = (
     (r"backbone\.cls_token", r"backbone.embeddings.cls_token"),
     (r"backbone\.mask_token", r"backbone.embeddings.mask_token"),
@@ -32,6 +32,8 @@ BACKBONE_NAMES = (
     (r"backbone\.blocks\.(\d+)\.attn\.proj\.(\w+)", r"backbone.encoder.layer.\1.attention.o_proj.\2"),
     (r"backbone\.blocks\.(\d+)\.ls([12])\.gamma", r"backbone.encoder.layer.\1.layer_scale\2.lambda1"),
     (r"backbone\.blocks\.(\d+)\.mlp\.fc([12])\.(\w+)", r"backbone.encoder.layer.\1.mlp.fc\2.\3"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.w12\.(\w+)", r"backbone.encoder.layer.\1.mlp.{gate,up}_proj.\2"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.w3\.(\w+)", r"backbone.encoder.layer.\1.mlp.down_proj.\2"),
 )
 HEAD_NAMES = (
     (r"head\.projects\.([0-3])\.(\w+)", r"head.projections.\1.\2"),
@@ -46,8 +48,8 @@ HEAD_NAMES = (
 # RS-MTDF's two teachers, in the order of our translators.
 TRANSLATORS = ("dino", "clip")
 TRANSLATOR_NAMES = (
-    (r"feature_translator_for_(\w+)\.layer\.0\.(\w+)", r"translators.\1.fc1.\2"),
-    (r"feature_translator_for_(\w+)\.layer\.2\.(\w+)", r"translators.\1.fc2.\2"),
+    (r"feature_translator_for_(dino|clip)\.layer\.0\.(\w+)", r"translators.\1.fc1.\2"),
+    (r"feature_translator_for_(dino|clip)\.layer\.2\.(\w+)", r"translators.\1.fc2.\2"),
     (r"project_(dino|clip)\.(\w+)", r"translators.\1.project_back.\2"),
 )
 CLIP_TEACHER_PX = 224  # what the released student is squeezed to for the CLIP teacher
@@ -125,9 +127,12 @@ def _read_config(
 
 def _read_backbone_config(state_dict: StateDict, num_heads: int | None) -> Dinov2Config:
     width, channels, patch_size, _ = find_tensor(state_dict, "backbone.patch_embed.proj.weight").shape
+    is_giant = "backbone.blocks.0.mlp.w3.weight" in state_dict  # two thirds of the usual width, and gated
+    inner = find_tensor(state_dict, f"backbone.blocks.0.mlp.{'w3' if is_giant else 'fc2'}.weight").shape[1]
     return Dinov2Config(
         hidden_size=width,
-        mlp_ratio=find_tensor(state_dict, "backbone.blocks.0.mlp.fc1.weight").shape[0] // width,
+        use_swiglu_ffn=is_giant,
+        mlp_ratio=round(inner * 3 / 2 / width) if is_giant else inner // width,
         num_hidden_layers=count_up(state_dict, r"backbone\.blocks\.(\d+)\."),
         num_attention_heads=count_heads(width, num_heads, "num_attention_heads"),
         num_channels=channels,

@@ -22,7 +22,7 @@ def without_prefix(state_dict: StateDict) -> dict[str, torch.Tensor]:
 def rename(state_dict: StateDict, names: Names) -> dict[str, torch.Tensor]:
     """Each tensor under the name that the first matching pattern gives it.
 
-    A template with `{q,k,v}` stands for three tensors: the released one is cut into them.
+    A template with a list in braces, as `{q,k,v}`, stands for several tensors: the released one is cut into them.
 
     Raises:
         ValueError: no pattern matches a tensor.
@@ -35,9 +35,10 @@ def rename(state_dict: StateDict, names: Names) -> dict[str, torch.Tensor]:
         if match is None:
             raise ValueError(f"tensor {name!r} of shape {tuple(value.shape)} has no place in the model.")
         target = match.expand(template)
-        if "{q,k,v}" in target:
-            for part, tensor in zip("qkv", value.chunk(3), strict=True):
-                renamed[target.replace("{q,k,v}", part)] = tensor
+        if braces := re.search(r"\{(.*)\}", target):
+            parts = braces[1].split(",")
+            for part, tensor in zip(parts, value.chunk(len(parts)), strict=True):
+                renamed[target.replace(braces[0], part)] = tensor
         else:
             renamed[target] = value
     return renamed
