@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 import warnings
+from pathlib import Path
 
 PACKAGE = {"co2s_hf", "training"}
 OPTIONAL = {"datasets", "evaluate", "matplotlib", "open_clip", "timm", "torchvision"}
@@ -76,6 +77,7 @@ def six_bands_without_package(folder, out):
 
 
 def with_package(folders):
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # the package under test, wherever another may be installed
     import co2s_hf
 
     after_import = loaded()
