@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from co2s_hf.configuration_co2s import Co2SConfig
 from co2s_hf.convert.co2s import convert_head, convert_official
 from co2s_hf.guidance_head_co2s import Co2SGuidanceHead
-from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation, Co2SOutput, window_starts
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation, Co2SOutput
+from co2s_hf.segmentation import window_starts
 from tests.released_co2s import (
     CONFIG,
     DIRECTORY,

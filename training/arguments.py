@@ -13,9 +13,9 @@ from typing import Any, get_args
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
-from co2s_hf.configuration_co2s import RGB
 from co2s_hf.data.description import IGNORED, DatasetDescription, DescriptionError
 from co2s_hf.data.label_map import show_value
+from co2s_hf.pretrained_backbones import RGB
 from training.methods import METHODS
 from training.optim import TrainablePart
 from training.parts.losses import ConfidenceMode

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from co2s_hf.configuration_co2s import RGB
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataError, Sample, check_labelled, find_split
 from co2s_hf.data.images import read_image
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
+from co2s_hf.pretrained_backbones import RGB
 from training.arguments import plain_refusals
 from training.batches import EvaluationDataset
 from training.metrics import MeanIoU, PseudoLabelQuality

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..configuration_co2s import RGB
+from ..pretrained_backbones import RGB
 from .band_statistics import BandStatistics
 from .description import IGNORED, TODO, parse_colour
 from .folders import DataError

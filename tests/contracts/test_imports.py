@@ -87,6 +87,7 @@ def test_the_files_are_found(package, training):
     files = {found.file for found in [*package, *training]}
     flat = {file for file in files if is_flat(file)}
     assert {"co2s_hf/class_texts_co2s.py", "co2s_hf/configuration_co2s.py", "co2s_hf/guidance_head_co2s.py"} <= flat
+    assert {"co2s_hf/modeling_dinov2_dpt.py", "co2s_hf/pretrained_backbones.py", "co2s_hf/segmentation.py"} <= flat
     assert {"co2s_hf/data/images.py", "co2s_hf/text/embeddings.py", "training/methods/co2s.py"} <= files
     assert any(file.startswith("training/parts/") for file in files)
 
