@@ -17,6 +17,7 @@ from co2s_hf.data.description import IGNORED, DatasetDescription, DescriptionErr
 from co2s_hf.data.label_map import show_value
 from co2s_hf.pretrained_backbones import RGB
 from training.methods import METHODS
+from training.models import MODELS
 from training.optim import TrainablePart
 from training.parts.losses import ConfidenceMode
 from training.views import HUE
@@ -101,14 +102,17 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--scenes", type=yaml.safe_load, help="drawn scenes: number of labelled, unlabelled, validation")
 
     model = parser.add_argument_group("model")
+    model.add_argument("--model", choices=sorted(MODELS), default="co2s", help="two students, or one DINO with DPT")
     model.add_argument("--clip", help="folder or Hub id of any CLIP; default: a tiny one from random weights")
     model.add_argument("--dinov3", help="folder or Hub id of any DINOv3 or DINOv2; default: likewise")
+    model.add_argument("--dinov2", help="of dinov2_dpt: folder or Hub id of any DINOv2 or DINOv3; default: likewise")
+    model.add_argument("--teachers", nargs="+", help="of rs_mtdf: folders or Hub ids of vision models to imitate")
     model.add_argument("--text_model", help="CLIP folder, Hub id or open_clip file for the class texts; default: clip")
     model.add_argument("--open_clip_model", help="architecture of an open_clip file, e.g. ViT-B-32")
     model.add_argument(
         "--concepts", type=yaml.safe_load, help="class -> list of phrases, or the name of a known data set"
     )
-    model.add_argument("--config", type=yaml.safe_load, help="further fields of Co2SConfig, as YAML")
+    model.add_argument("--config", type=yaml.safe_load, help="further fields of the model's configuration, as YAML")
 
     method = parser.add_argument_group("method")
     method.add_argument("--method", choices=sorted(METHODS), default="co2s")
@@ -266,6 +270,13 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
             problems.append(
                 f"--unlabelled_stream pairs the images of a batch: --batch_size {arguments.batch_size} is odd."
             )
+    needs = {"co2s": "co2s", "rs_mtdf": "dinov2_dpt", "unimatch_v2": "dinov2_dpt"}.get(
+        arguments.method, arguments.model
+    )
+    if arguments.model != needs:
+        problems.append(f"--method {arguments.method} trains --model {needs}, not {arguments.model}.")
+    if (arguments.method == "rs_mtdf") != bool(arguments.teachers):
+        problems.append("--teachers are what --method rs_mtdf imitates: give both or none.")
     return problems + _unlike_released(arguments) + _out_of_range(arguments)
 
 
@@ -274,8 +285,8 @@ def _unlike_released(arguments: argparse.Namespace) -> list[str]:
     if not arguments.official:
         return []
     problems = []
-    if arguments.method != "co2s":
-        problems.append(f"--official reproduces the released Co2S step, but --method is {arguments.method}.")
+    if arguments.method not in ("co2s", "rs_mtdf", "semiearth"):
+        problems.append(f"--official reproduces a released step, but --method is {arguments.method}.")
     if arguments.nodata is not None:
         problems.append("--official reproduces a step that knows no --nodata: train without one of the two.")
     if arguments.class_share:

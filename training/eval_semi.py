@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
+from transformers import AutoModelForSemanticSegmentation
 
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataError, Sample, check_labelled, find_split
 from co2s_hf.data.images import read_image
-from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.pretrained_backbones import RGB
 from training.arguments import plain_refusals
 from training.batches import EvaluationDataset
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     accelerator = Accelerator()
     with plain_refusals("eval_semi.py"):
-        model = Co2SForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
+        model = AutoModelForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
         config, classes = model.config, tuple(model.config.id2label.values())
         samples = find_samples(arguments, classes)
         warnings = check_labelled(samples, classes, config.num_channels)

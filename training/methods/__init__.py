@@ -2,6 +2,7 @@
 
 from training.methods.co2s import Co2S
 from training.methods.fixmatch import FixMatch
+from training.methods.rs_mtdf import RSMTDF
 from training.methods.supervised import Supervised
 from training.methods.unimatch import UniMatch
 from training.methods.unimatch_v2 import UniMatchV2
@@ -11,5 +12,6 @@ METHODS = {
     "fixmatch": FixMatch,
     "unimatch": UniMatch,
     "unimatch_v2": UniMatchV2,
+    "rs_mtdf": RSMTDF,
     "co2s": Co2S,
 }
