@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
+import torch
 from transformers import Dinov2Config
+from transformers.models.dinov2.modeling_dinov2 import Dinov2Layer
 
 from co2s_hf.configuration_dinov2_dpt import Dinov2DPTConfig
 from co2s_hf.convert.released import (
@@ -28,12 +31,24 @@ BACKBONE_NAMES = (
     (r"backbone\.patch_embed\.proj\.(\w+)", r"backbone.embeddings.patch_embeddings.projection.\1"),
     (r"backbone\.norm\.(\w+)", r"backbone.layernorm.\1"),
     (r"backbone\.blocks\.(\d+)\.norm([12])\.(\w+)", r"backbone.encoder.layer.\1.norm\2.\3"),
-    (r"backbone\.blocks\.(\d+)\.attn\.qkv\.(\w+)", r"backbone.encoder.layer.\1.attention.{q,k,v}_proj.\2"),
-    (r"backbone\.blocks\.(\d+)\.attn\.proj\.(\w+)", r"backbone.encoder.layer.\1.attention.o_proj.\2"),
     (r"backbone\.blocks\.(\d+)\.ls([12])\.gamma", r"backbone.encoder.layer.\1.layer_scale\2.lambda1"),
     (r"backbone\.blocks\.(\d+)\.mlp\.fc([12])\.(\w+)", r"backbone.encoder.layer.\1.mlp.fc\2.\3"),
+)
+# Parts of a block that transformers renamed between 5.17 and 5.23; which names it has, `_has_older_names` tells.
+BLOCK_NAMES = (
+    (r"backbone\.blocks\.(\d+)\.attn\.qkv\.(\w+)", r"backbone.encoder.layer.\1.attention.{q,k,v}_proj.\2"),
+    (r"backbone\.blocks\.(\d+)\.attn\.proj\.(\w+)", r"backbone.encoder.layer.\1.attention.o_proj.\2"),
     (r"backbone\.blocks\.(\d+)\.mlp\.w12\.(\w+)", r"backbone.encoder.layer.\1.mlp.{gate,up}_proj.\2"),
     (r"backbone\.blocks\.(\d+)\.mlp\.w3\.(\w+)", r"backbone.encoder.layer.\1.mlp.down_proj.\2"),
+)
+OLDER_BLOCK_NAMES = (
+    (
+        r"backbone\.blocks\.(\d+)\.attn\.qkv\.(\w+)",
+        r"backbone.encoder.layer.\1.attention.attention.{query,key,value}.\2",
+    ),
+    (r"backbone\.blocks\.(\d+)\.attn\.proj\.(\w+)", r"backbone.encoder.layer.\1.attention.output.dense.\2"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.w12\.(\w+)", r"backbone.encoder.layer.\1.mlp.weights_in.\2"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.w3\.(\w+)", r"backbone.encoder.layer.\1.mlp.weights_out.\2"),
 )
 HEAD_NAMES = (
     (r"head\.projects\.([0-3])\.(\w+)", r"head.projections.\1.\2"),
@@ -96,8 +111,16 @@ def convert_tensors(state_dict: StateDict) -> StateDict:
         state_dict: released names without `module.`; teachers and what never trains are left out.
     """
     kept = {name: value for name, value in state_dict.items() if not DROPPED.fullmatch(name)}
-    renamed = rename(kept, (*BACKBONE_NAMES, *HEAD_NAMES, *TRANSLATOR_NAMES))
+    block_names = OLDER_BLOCK_NAMES if _has_older_names() else BLOCK_NAMES
+    renamed = rename(kept, (*BACKBONE_NAMES, *block_names, *HEAD_NAMES, *TRANSLATOR_NAMES))
     return {_counted_from_zero(name): value for name, value in renamed.items()}
+
+
+@cache
+def _has_older_names() -> bool:
+    with torch.device("meta"):
+        layer = Dinov2Layer(Dinov2Config(hidden_size=2, num_attention_heads=1))
+    return any(name.startswith("attention.attention.query.") for name in layer.state_dict())
 
 
 def _counted_from_zero(name: str) -> str:

@@ -8,8 +8,10 @@ import torch
 from co2s_hf import Dinov2DPTConfig, Dinov2DPTForSemanticSegmentation
 from co2s_hf.convert.dinov2_dpt import (
     BACKBONE_NAMES,
+    BLOCK_NAMES,
     DROPPED,
     HEAD_NAMES,
+    OLDER_BLOCK_NAMES,
     TRANSLATOR_NAMES,
     convert_official,
     convert_tensors,
@@ -117,10 +119,10 @@ def test_every_number_arrives_once(kind, request):
 
 def test_parts_keep_their_places(released):
     model = convert_official(released)
-    attention = model.backbone.encoder.layer[2].attention
-    bias = released["backbone.blocks.2.attn.qkv.bias"].split(WIDTH)
-    for part, expected in zip(("q_proj", "k_proj", "v_proj"), bias, strict=True):
-        assert torch.equal(attention.get_submodule(part).bias, expected)
+    attention = model.backbone.encoder.layer[2].attention.state_dict()
+    query, key, value, out = (tensor for name, tensor in attention.items() if name.endswith("bias"))
+    assert torch.equal(torch.cat([query, key, value]), released["backbone.blocks.2.attn.qkv.bias"])
+    assert torch.equal(out, released["backbone.blocks.2.attn.proj.bias"])
     assert torch.equal(model.head.reductions[0].weight, released["head.scratch.layer1_rn.weight"])
     unit = released["head.scratch.refinenet3.resConfUnit1.conv2.weight"]
     assert torch.equal(model.head.fusions[2].skip_unit.conv2.weight, unit)
@@ -189,6 +191,7 @@ def test_refuses_what_does_not_fit(plain):
 
 def test_patterns_do_not_overlap(released):
     for key in released:
-        patterns = (*BACKBONE_NAMES, *HEAD_NAMES, *TRANSLATOR_NAMES)
+        patterns = (*BACKBONE_NAMES, *BLOCK_NAMES, *HEAD_NAMES, *TRANSLATOR_NAMES)
         matches = [pattern for pattern, _ in patterns if re.fullmatch(pattern, key)]
         assert len(matches) == (0 if key.startswith(("Dino_teacher_model", "clip_model")) else 1), key
+    assert [pattern for pattern, _ in BLOCK_NAMES] == [pattern for pattern, _ in OLDER_BLOCK_NAMES]
