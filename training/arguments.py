@@ -27,6 +27,9 @@ QUICKSTART = Path(__file__).parent / "recipes" / "quickstart.yaml"
 # Arguments that change nothing in the numbers: a run may be resumed with other values of these.
 FREE = ("recipe", "output_dir", "resume", "num_workers", "report_to", "log_every", "save_every", "cache_gb", "command")
 
+# Methods that only one model can train with; the others take any.
+ONLY_MODEL = {"co2s": "co2s", "rs_mtdf": "dinov2_dpt", "unimatch_v2": "dinov2_dpt"}
+
 # What dataset.yaml says.
 DESCRIBED = ("data_dir", "classes", "labelled", "unlabelled", "validation", "scene_pattern", "validation_fraction")
 
@@ -44,7 +47,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(**read_recipe(parser, Path(recipe)))
     arguments = parser.parse_args(argv)
     arguments.recipe = None if recipe is None else Path(recipe).name
-    if arguments.official:
+    if arguments.official and arguments.model == "co2s":
         arguments.discard_dinov3_prior = True
         arguments.trainable = "attention"
     for problem in _contradictions(arguments):
@@ -270,11 +273,9 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
             problems.append(
                 f"--unlabelled_stream pairs the images of a batch: --batch_size {arguments.batch_size} is odd."
             )
-    needs = {"co2s": "co2s", "rs_mtdf": "dinov2_dpt", "unimatch_v2": "dinov2_dpt"}.get(
-        arguments.method, arguments.model
-    )
-    if arguments.model != needs:
-        problems.append(f"--method {arguments.method} trains --model {needs}, not {arguments.model}.")
+    needed = ONLY_MODEL.get(arguments.method, arguments.model)
+    if arguments.model != needed:
+        problems.append(f"--method {arguments.method} needs --model {needed}, but it is {arguments.model}.")
     if (arguments.method == "rs_mtdf") != bool(arguments.teachers):
         problems.append("--teachers are what --method rs_mtdf imitates: give both or none.")
     return problems + _unlike_released(arguments) + _out_of_range(arguments)

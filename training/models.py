@@ -83,6 +83,6 @@ def _fields(arguments: Namespace) -> dict[str, Any]:
         )
     named = {name: getattr(arguments, name) for name in ("bands", "image_mean", "image_std")}
     fields |= {name: value for name, value in named.items() if value is not None}
-    return (
-        {"numerics": "official" if arguments.official else "native", **fields} if arguments.model == "co2s" else fields
-    )
+    if arguments.model == "co2s":
+        fields.setdefault("numerics", "official" if arguments.official else "native")
+    return fields

@@ -402,9 +402,7 @@ def card_facts(arguments: argparse.Namespace, split: DataSplit, results: dict[st
         classes=split.classes,
         training_command=arguments.command,
         versions=versions(),
-        backbones=tuple(
-            Parent(str(name), AutoConfig.from_pretrained(name).model_type) for name in backbones(arguments)
-        ),
+        backbones=tuple(Parent(name, AutoConfig.from_pretrained(name).model_type) for name in backbones(arguments)),
         text_model=None if source is None else Parent(str(source), "clip"),
         dataset="drawn scenes" if arguments.data_dir is None else Path(arguments.data_dir).name,
         num_labelled=len(split.labelled),

@@ -126,7 +126,7 @@ def test_refuses_recipes(text, message, recipe, capsys):
         (["--recipe", "nowhere.yaml"], "no recipe at nowhere.yaml; the recipes of this project lie in recipes/."),
         ([*DATA, "--method", "other"], "argument --method: invalid choice: 'other'"),
         ([*DATA, "--max_step", "3", "--nonsense"], "unrecognized arguments: --nonsense"),
-        ([*DATA, "--official", "--method", "supervised"], "--official reproduces the released Co2S step, but --method"),
+        ([*DATA, "--official", "--method", "supervised"], "--official reproduces a released step, but --method"),
         ([*DATA, "--official", "--nodata", "0"], "--official reproduces a step that knows no --nodata: train without"),
         (
             [*DATA, "--official", "--class_share", "0.5"],

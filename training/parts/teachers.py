@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, CLIPVisionModel, PreTrainedConfig, SiglipVisionModel
 
-from co2s_hf.configuration_co2s import RGB
+from co2s_hf.pretrained_backbones import RGB
 
 # Vision towers of image-text models: the class that loads the tower alone, and the tokens ahead of its patches.
 _TOWERS = {
