@@ -84,6 +84,13 @@ class _ScaledPositions:
 class Dinov2DPTEmbeddings(_ScaledPositions, Dinov2Embeddings):
     """Embeddings of DINOv2."""
 
+    @classmethod
+    def of(cls, embeddings: Dinov2Embeddings) -> "Dinov2DPTEmbeddings":
+        """The same weights with positions as released."""
+        scaled = cls(embeddings.config)
+        scaled.load_state_dict(embeddings.state_dict())
+        return scaled.requires_grad_(embeddings.cls_token.requires_grad)
+
 
 class Dinov2DPTRegisterEmbeddings(_ScaledPositions, Dinov2WithRegistersEmbeddings):
     """Embeddings of DINOv2 with registers."""

@@ -9,14 +9,23 @@ from functools import cache
 
 import pytest
 import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
 from co2s_hf.configuration_dinov2_dpt import Dinov2DPTConfig
 from co2s_hf.convert.dinov2_dpt import convert_tensors
 from co2s_hf.modeling_dinov2_dpt import Dinov2DPTHead, Dinov2DPTTranslator
 from tests.released_family import DIRECTORY, SUBSET, Golden, settings, student_of, tensors
+from training.batches import Batch
+from training.methods.fixmatch import FixMatch
+from training.methods.rs_mtdf import RSMTDF
+from training.methods.unimatch_v2 import UniMatchV2
+from training.optim import build_optimizer, build_scheduler, parameter_groups
 from training.parts.losses import distillation_loss
+from training.parts.schedules import Progress
+from training.parts.teachers import Teacher, teacher_facts
 
 FORWARD, GRADIENTS = 1e-5, 1e-6
+TRAINED_LOSS, TRAINED_WEIGHTS = 1e-8, 5e-7
 STORED_LOSS = 5e-7  # these losses lie below 8 and are stored in float32: one unit in its last place
 
 SIZES = (0, 1)
@@ -232,6 +241,178 @@ def test_distillation(golden):
     gradients = golden.need_all("rs_mtdf_distill", "grad.feature")
     for name, expected in convert_tensors({f"feature{name}": value for name, value in gradients.items()}).items():
         golden.close(parameters[name.removeprefix("translators.")].grad, expected, GRADIENTS, name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole trainings
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def recorded_batch(golden, iteration):
+    """The batch of one iteration; a CutMix partner is the image at the other end of the batch."""
+    names = ("img_x", "mask_x", "img_u_w", "img_u_s1", "img_u_s2", "ignore_mask", "cutmix_box1", "cutmix_box2")
+    x, y, u_w, u_s1, u_s2, ignored, box1, box2 = golden.need("train_data", *(f"{iteration}.{name}" for name in names))
+    valid = ignored != 255
+    return Batch(
+        x=x,
+        y=y.long(),
+        u_w=u_w,
+        u_s1=u_s1,
+        u_s2=u_s2,
+        u_valid=valid,
+        box1=box1.bool(),
+        box2=box2.bool(),
+        p_w=u_w.flip(0),
+        p_s1=u_s1.flip(0),
+        p_s2=u_s2.flip(0),
+        p_valid=valid.flip(0),
+        pairs=torch.arange(len(u_w)).flip(0),
+    )
+
+
+def compare_training(golden, file, method, before_step=lambda iteration: None):
+    """Train as recorded; compare every loss, the first gradients, and the last weights of student and teacher."""
+    recorded = golden.need_settings(file)
+    groups = parameter_groups(
+        method.model,
+        lr=recorded["lr"],
+        backbone_factor=1.0,
+        head_factor=recorded["lr_multi"],
+        weight_decay=recorded["weight_decay"],
+    )
+    optimizer = build_optimizer(groups)
+    scheduler = build_scheduler(optimizer, recorded["iters"], released=True)
+    method.model.train()
+    for iteration in range(recorded["iters"]):
+        before_step(iteration)
+        batch, progress = recorded_batch(golden, iteration), Progress(iteration, recorded["iters"])
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx(recorded["lrs_used_at_step"][iteration], rel=1e-12)
+        losses = method.step(batch, progress)
+        expected = recorded["scalars"]["train/loss_all"][iteration]
+        golden.close(losses["loss"].detach()[None], torch.tensor([expected], dtype=torch.float64), TRAINED_LOSS, "loss")
+        losses["loss"].backward()
+        if iteration == 0:
+            compare_gradients(golden, file, method.model)
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        method.after_step(progress)
+    for prefix, model in (("final.", method.model), ("final_ema.", method.teacher.model)):
+        weights = model.state_dict()
+        for name, expected in convert_tensors(golden.need_all(file, prefix)).items():
+            golden.close(weights[name], expected, TRAINED_WEIGHTS, f"{prefix}{name}")
+
+
+def compare_gradients(golden, file, model):
+    parameters = dict(model.named_parameters())
+    found = convert_tensors(golden.need_all(file, "step0.grad."))
+    assert len(found) > 100
+    for name, expected in found.items():
+        if parameters[name].requires_grad:
+            golden.close(parameters[name].grad, expected, GRADIENTS * max(1, expected.abs().max()), f"gradient {name}")
+
+
+def trained_student(golden, file):
+    recorded = golden.need_settings(file)
+    weights = golden.need_all("train_rs_mtdf" if file == "train_rs_mtdf" else "train_semiearth", "init.")
+    return student_of(weights, recorded["student"], recorded["student_layers"])
+
+
+def test_training_of_fixmatch(golden):
+    """SemiEarth as released trains what FixMatch trains, to the last bit."""
+    recorded = golden.need_settings("train_semiearth")
+    model = trained_student(golden, "train_semiearth")
+    compare_training(golden, "train_semiearth", FixMatch(model, threshold=recorded["conf_thresh"]))
+
+
+def test_training_of_unimatch_v2(golden, monkeypatch):
+    recorded = golden.need_settings("train_unimatch_v2")
+    method = UniMatchV2(trained_student(golden, "train_unimatch_v2"), threshold=recorded["conf_thresh"])
+    draws = {}
+
+    def before_step(iteration):
+        names = (f"drop.{iteration}.binomial", f"drop.{iteration}.randperm")
+        draws["bernoulli"], draws["randperm"] = golden.need("train_unimatch_v2", *names)
+
+    monkeypatch.setattr(torch, "bernoulli", lambda probabilities: draws["bernoulli"].to(probabilities))
+    monkeypatch.setattr(torch, "randperm", lambda count: draws["randperm"])
+    compare_training(golden, "train_unimatch_v2", method, before_step)
+
+
+def test_training_of_rs_mtdf(golden, tmp_path):
+    recorded = golden.need_settings("train_rs_mtdf")
+    weights = golden.need_all("train_rs_mtdf", "init.")
+    save_dinov2_teacher(weights, recorded["dino_teacher"], tmp_path / "dinov2")
+    save_clip_teacher(weights, tmp_path / "clip")
+    imagenet = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    teachers = [
+        Teacher(teacher_facts(str(tmp_path / name)), **imagenet, official=True).double() for name in ("dinov2", "clip")
+    ]
+    model = trained_student(golden, "train_rs_mtdf")
+    assert [translator.input_px for translator in model.translators] == [teacher.facts.input_px for teacher in teachers]
+    method = RSMTDF(model, foundation_models=teachers, threshold=recorded["conf_thresh"])
+    compare_training(golden, "train_rs_mtdf", method)
+
+
+def save_dinov2_teacher(weights, shape, folder):
+    prefix = "Dino_teacher_model."
+    released = {f"backbone.{n.removeprefix(prefix)}": v for n, v in weights.items() if n.startswith(prefix)}
+    config = Dinov2Config(
+        hidden_size=shape["embed_dim"],
+        num_hidden_layers=shape["depth"],
+        num_attention_heads=shape["heads"],
+        image_size=518,
+        patch_size=14,
+    )
+    model = Dinov2Model(config)
+    model.load_state_dict({name.removeprefix("backbone."): v for name, v in convert_tensors(released).items()})
+    model.save_pretrained(folder)
+
+
+def save_clip_teacher(weights, folder):
+    """OpenAI's names to those of transformers."""
+    prefix = "clip_model.visual."
+    released = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    width, _, patch, _ = released["conv1.weight"].shape
+    depth = 1 + max(int(name.split(".")[2]) for name in released if name.startswith("transformer.resblocks"))
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=depth,
+        num_attention_heads=width // 64,
+        patch_size=patch,
+        image_size=224,
+        hidden_act="quick_gelu",
+    )
+    names = {
+        "class_embedding": "embeddings.class_embedding",
+        "conv1.weight": "embeddings.patch_embedding.weight",
+        "positional_embedding": "embeddings.position_embedding.weight",
+    }
+    for kind in ("weight", "bias"):
+        names |= {f"ln_pre.{kind}": f"pre_layrnorm.{kind}", f"ln_post.{kind}": f"post_layernorm.{kind}"}
+        for i in range(depth):
+            block, ours = f"transformer.resblocks.{i}", f"encoder.layers.{i}"
+            names |= {
+                f"{block}.ln_1.{kind}": f"{ours}.layer_norm1.{kind}",
+                f"{block}.ln_2.{kind}": f"{ours}.layer_norm2.{kind}",
+                f"{block}.mlp.c_fc.{kind}": f"{ours}.mlp.fc1.{kind}",
+                f"{block}.mlp.c_proj.{kind}": f"{ours}.mlp.fc2.{kind}",
+                f"{block}.attn.out_proj.{kind}": f"{ours}.self_attn.out_proj.{kind}",
+            }
+    tensors = {names[name]: value for name, value in released.items() if name in names}
+    for i in range(depth):
+        for kind in ("weight", "bias"):
+            parts = released[f"transformer.resblocks.{i}.attn.in_proj_{kind}"].chunk(3)
+            for part, value in zip("qkv", parts, strict=True):
+                tensors[f"encoder.layers.{i}.self_attn.{part}_proj.{kind}"] = value
+    model = CLIPVisionModel(config)
+    own = model.state_dict()
+    start = "vision_model." if any(name.startswith("vision_model.") for name in own) else ""
+    missing, unexpected = model.load_state_dict({start + name: value for name, value in tensors.items()}, strict=False)
+    assert not unexpected and all("position_ids" in name for name in missing), (missing, unexpected)
+    model.save_pretrained(folder)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, CLIPVisionModel, PreTrainedConfig, SiglipVisionModel
 
+from co2s_hf.modeling_dinov2_dpt import Dinov2DPTEmbeddings
 from co2s_hf.pretrained_backbones import RGB
 
 # Vision towers of image-text models: the class that loads the tower alone, and the tokens ahead of its patches.
@@ -58,8 +59,8 @@ class Teacher(nn.Module):
         mean: by which the images that come in were normalised, one value per band.
         std: likewise.
         rgb: places of red, green and blue among the bands.
-        renormalize: show the model images with the statistics it was trained with; False shows them as they come in,
-            as the released code does.
+        official: as the released code does, show the model images as they come in, and not with the statistics that it
+            was trained with; and sample DINOv2's positions by a scale factor.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Teacher(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         rgb: Sequence[int] = (0, 1, 2),
-        renormalize: bool = True,
+        official: bool = False,
     ) -> None:
         """Load the weights."""
         super().__init__()
@@ -85,7 +86,10 @@ class Teacher(nn.Module):
         # x = (image - mean) / std; own = (x * std + mean - own_mean) / own_std
         scale = [seen / own for seen, own in zip(seen_std, own_std, strict=True)]
         shift = [(seen - own) / spread for seen, own, spread in zip(seen_mean, own_mean, own_std, strict=True)]
-        scale, shift = (scale, shift) if renormalize else ([1.0] * 3, [0.0] * 3)
+        if official:
+            scale, shift = [1.0] * 3, [0.0] * 3
+            if kind == "dinov2":
+                self.tower.embeddings = Dinov2DPTEmbeddings.of(self.tower.embeddings)
         self.register_buffer("scale", torch.tensor(scale)[:, None, None])
         self.register_buffer("shift", torch.tensor(shift)[:, None, None])
 
@@ -98,7 +102,7 @@ class Teacher(nn.Module):
             images = F.interpolate(images, (side, side), mode="bilinear", align_corners=True)
         height, width = (side // self.patch_px for side in images.shape[-2:])
         tokens = self.tower(images).last_hidden_state[:, self.prefix_tokens :]
-        return tokens.float().transpose(1, 2).unflatten(2, (height, width))  # (B, h * w, D) -> (B, D, h, w)
+        return tokens.transpose(1, 2).unflatten(2, (height, width))  # (B, h * w, D) -> (B, D, h, w)
 
 
 def load_teachers(arguments: Namespace, config: PreTrainedConfig) -> list[Teacher]:
@@ -120,7 +124,7 @@ def load_teachers(arguments: Namespace, config: PreTrainedConfig) -> list[Teache
             mean=config.image_mean,
             std=config.image_std,
             rgb=[bands.index(colour) for colour in RGB],
-            renormalize=not arguments.official,
+            official=arguments.official,
         )
         for name in arguments.teachers
     ]

@@ -62,7 +62,7 @@ def test_dinov2_gives_its_normed_patch_tokens_row_by_row(folders, images):
 
 
 def test_clip_sees_squeezed_images_ahead_of_its_last_norm(folders, images):
-    features = teacher(folders["clip"], renormalize=False)(images)
+    features = teacher(folders["clip"], official=True)(images)
     squeezed = F.interpolate(images, (32, 32), mode="bilinear", align_corners=True)
     tower = CLIPVisionModel.from_pretrained(folders["clip"])
     tokens = tower(squeezed, output_hidden_states=True).hidden_states[-1][:, 1:]
@@ -88,7 +88,7 @@ def test_each_sees_the_statistics_it_was_trained_with(folders, kind, mean, std):
         return (picture - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
     ours = teacher(folders[kind])(normalised(MEAN, STD))
-    theirs = teacher(folders[kind], renormalize=False)(normalised(mean, std))
+    theirs = teacher(folders[kind], official=True)(normalised(mean, std))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
