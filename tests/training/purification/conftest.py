@@ -1,9 +1,12 @@
-"""A picture with regions, and a tiny CLIP."""
+"""A picture with regions, and tiny models of random weights."""
 
 import pytest
 import torch
 
+from tests.training.purification.tiny_models import save_qwen, save_sam
+from training.purification.answering import AnsweringModel
 from training.purification.class_bank import ClassBank
+from training.purification.grounding import BoxSegmenter
 from training.purification.towers import TransformersTowers
 
 SIDE = 40
@@ -30,3 +33,13 @@ def regions():
 @pytest.fixture(scope="session")
 def towers(clip_folder):
     return TransformersTowers(str(clip_folder))
+
+
+@pytest.fixture(scope="session")
+def answering(tmp_path_factory):
+    return AnsweringModel(save_qwen(tmp_path_factory.mktemp("qwen")))
+
+
+@pytest.fixture(scope="session")
+def segmenter(tmp_path_factory):
+    return BoxSegmenter(save_sam(tmp_path_factory.mktemp("sam")))
