@@ -54,7 +54,7 @@ class Calibration:
 
 
 def labelled_regions(
-    label: Tensor, segments: Tensor | None = None, *, min_area_px: int = 64, ignore: int = 255
+    label: Tensor, segments: Tensor | None = None, *, min_area_px: int = 64, max_regions: int = 64, ignore: int = 255
 ) -> tuple[Tensor, Tensor]:
     """Find the regions of an image whose class the labels tell.
 
@@ -63,6 +63,7 @@ def labelled_regions(
         segments: (H, W) int64 regions that are cut along the labels, -1 for none; None for the connected components of
             the classes.
         min_area_px: smaller regions are dropped.
+        max_regions: of more, the largest components are kept, or segments evenly spread over the image.
         ignore: value without a label.
 
     Returns:
@@ -73,13 +74,16 @@ def labelled_regions(
     if segments is None:
         unsure = torch.zeros(1, *label.shape)
         regions = find_regions(
-            classes[None], unsure, valid[None], source="label", min_area_px=min_area_px, max_regions=label.numel()
+            classes[None], unsure, valid[None], source="label", min_area_px=min_area_px, max_regions=max_regions
         )[0]
     else:
         pieces = number_regions(segments * (ignore + 1) + classes, valid & (segments >= 0))
         areas = (pieces.flatten() + 1).bincount()[1:]
-        large = torch.cat((areas >= min_area_px, torch.tensor([False])))  # the last one for -1
-        regions = number_regions(pieces, large[pieces])
+        large = torch.nonzero(areas >= min_area_px)[:, 0]
+        kept = torch.zeros(len(areas) + 1, dtype=torch.bool)  # the last one for -1
+        spread = torch.linspace(0, len(large) - 1, min(len(large), max_regions)).round().long()
+        kept[large[spread]] = True
+        regions = number_regions(pieces, kept[pieces])
     inside = regions >= 0
     truth = torch.zeros(int(regions.max()) + 1, dtype=torch.int64)
     truth[regions[inside]] = classes[inside]
