@@ -170,6 +170,7 @@ def load_scorer(
         orderings=arguments.orderings,
         frame=arguments.frame,
         background=background,
+        max_side_px=arguments.max_side_px,
         batch_size=arguments.batch_size,
         device=accelerator.device,
     )
@@ -481,6 +482,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--orderings", type=int, default=2, help="orders of the options, for --scorer generative")
     model.add_argument("--frame", choices=get_args(Frame), help="of coordinates, for --scorer grounding")
+    model.add_argument("--max_side_px", type=int, default=1024, help="of an image, for --scorer dense")
     model.add_argument("--batch_size", type=int, default=16, help="regions at a time")
 
     regions = parser.add_argument_group("regions")

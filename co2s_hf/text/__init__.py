@@ -9,8 +9,8 @@ from .open_clip_towers import OpenClipTowers
 __all__ = [
     "CHECKPOINT_SUFFIXES",
     "CONCEPTS",
-    "PROMPT",
     "OpenClipTowers",
+    "PROMPT",
     "class_embeddings",
     "concepts_for",
     "stand_in_embeddings",

@@ -31,6 +31,7 @@ def build_scorer(
     orderings: int = 2,
     frame: Frame | None = None,
     background: Sequence[int] = (),
+    max_side_px: int = 1024,
     batch_size: int = 16,
     device: torch.device | str = "cpu",
 ) -> Scorer:
@@ -49,6 +50,7 @@ def build_scorer(
         orderings: of the options, see there.
         frame: of the coordinates, see `GroundingScorer`.
         background: ids of classes that are not asked to be boxed.
+        max_side_px: for "dense", see `DenseScorer`.
         batch_size: regions at a time.
         device: where the models compute.
 
@@ -60,7 +62,7 @@ def build_scorer(
     if kind in ("dual_encoder", "dense"):
         towers = load_towers(vlm, revision, open_clip_model=open_clip_model, device=device)
         if kind == "dense":
-            return DenseScorer(towers, bank)
+            return DenseScorer(towers, bank, max_side_px=max_side_px)
         return DualEncoderScorer(towers, bank, crops=crops, batch_size=batch_size)
     model = AnsweringModel(vlm, revision, device)
     if kind == "generative":

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from training.purification.regions import find_regions, number_regions
 
 ABOVE_CHANCE = 0.05
-_PRIOR = 0.01  # on the square of the biases: a handful of regions must not make them large
+_PRIOR_DEVIATION = 2.0  # of biases and sharpness: a handful of regions, all of them right, makes nothing certain
 
 
 class CalibrationError(ValueError):
@@ -25,7 +25,7 @@ class Calibration:
         temperature: that the scores are divided by.
         bias: added to the scores of each class afterwards.
         precision: of each class, how often the model was right where it named it; nan where it never did.
-        accuracy: mean over the classes of how often a region of the class was recognised.
+        accuracy: mean over the classes of how often a region of the class was recognised, see `fit_calibration`.
         answered: share of the regions on which it did not abstain.
         barred: ids of classes whose precision is too low, or unknown, for the model's word to count.
     """
@@ -93,7 +93,10 @@ def labelled_regions(
 def fit_calibration(scores: Tensor, truth: Tensor, *, min_precision: float = 0.6) -> Calibration:
     """Fit temperature and biases by the likelihood of the true classes, and measure how reliable the model is.
 
-    minimise  mean -log softmax(s / T + b)_y + 0.01 |b|^2  over T > 0 and b, with every class weighing the same
+    minimise  sum -log softmax(s / T + b)_y + (|b|^2 + z^2) / 8  over b and z, with softplus(z) = std(s) / T
+
+    So probabilities know how frequent the classes are. The accuracy does not: it is that of the class whose probability
+    exceeds its frequency the most, so that a model that knows nothing has 1 / K of it.
 
     Args:
         scores: (n, K) scores of regions with a known class, rows of nan where the model abstained.
@@ -113,7 +116,6 @@ def fit_calibration(scores: Tensor, truth: Tensor, *, min_precision: float = 0.6
         )
     scores, truth = scores[answered].double(), truth[answered]
     counts = truth.bincount(minlength=num_classes)
-    weights = (1 / counts.clamp(min=1).double())[truth]
     # 1 / T is the parameter: the problem is convex in it and the biases. Scores are brought to size 1 first.
     size = scores.std().clamp(min=1e-6)
     sharpness, bias = (torch.zeros(n, dtype=torch.float64, requires_grad=True) for n in (1, num_classes))
@@ -122,20 +124,19 @@ def fit_calibration(scores: Tensor, truth: Tensor, *, min_precision: float = 0.6
     def loss() -> Tensor:
         optimizer.zero_grad()
         logits = scores / size * F.softplus(sharpness) + bias
-        value = (
-            F.cross_entropy(logits, truth, reduction="none") @ weights / weights.sum() + _PRIOR * bias.square().sum()
-        )
+        prior = torch.cat((sharpness, bias)).square().sum() / (2 * _PRIOR_DEVIATION**2)
+        value = F.cross_entropy(logits, truth) + prior / len(truth)
         value.backward()
         return value
 
     optimizer.step(loss)
     with torch.no_grad():
         temperature = (size / F.softplus(sharpness)).item()
-        named = (scores / temperature + bias).argmax(1)
-    right = named == truth
-    recall = _share(right, truth, num_classes)
-    precision = _share(right, named, num_classes)
-    accuracy = recall[counts > 0].mean().item()
+        logits = scores / temperature + bias
+    named = logits.argmax(1)
+    precision = _share(named == truth, named, num_classes)
+    recognised = (logits - counts.double().log()).masked_fill(counts == 0, -torch.inf).argmax(1)
+    accuracy = _share(recognised == truth, truth, num_classes)[counts > 0].mean().item()
     if accuracy <= 1 / num_classes + ABOVE_CHANCE:
         raise CalibrationError(
             f"The model recognises {100 * accuracy:.0f} % of the labelled regions, on the mean of the classes; "

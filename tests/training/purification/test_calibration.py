@@ -39,11 +39,22 @@ def test_a_leaning_towards_a_class_is_taken_back():
 
 
 def test_precision_and_accuracy_are_those_of_its_answers():
-    scores = 10 * F.one_hot(torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), 3).float()
-    truth = torch.tensor([0, 0, 0, 2, 1, 1, 2, 2])
-    calibration = fit_calibration(scores, truth, min_precision=0.6)
-    assert calibration.precision[:2] == (0.75, 0.5) and calibration.precision[2] != calibration.precision[2]
+    scores = 10 * F.one_hot(torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1]), 3).float()
+    truth = torch.tensor([0, 0, 0, 2, 1, 1, 1, 2, 2])
+    calibration = fit_calibration(scores, truth, min_precision=0.65)
+    assert calibration.precision[:2] == (0.75, 0.6) and calibration.precision[2] != calibration.precision[2]
     assert calibration.accuracy == pytest.approx(2 / 3) and calibration.barred == (1, 2)
+
+
+def test_frequent_classes_are_likelier_and_rare_ones_recognised_as_well():
+    scores, truth = answers(n=600, noise=2.0)
+    kept = torch.cat((torch.nonzero(truth != 2)[:, 0], torch.nonzero(truth == 2)[:20, 0]))
+    calibration = fit_calibration(scores[kept], truth[kept])
+    assert calibration.bias[2] < min(calibration.bias[:2]) - 1
+    probabilities = calibration.probabilities(scores[kept])
+    assert probabilities[:, 2].mean() == pytest.approx(20 / len(kept), abs=0.02)
+    everything = fit_calibration(scores, truth)
+    assert calibration.accuracy == pytest.approx(everything.accuracy, abs=0.1)
 
 
 def test_abstentions_are_left_out_and_stay():
