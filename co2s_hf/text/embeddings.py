@@ -68,6 +68,14 @@ def class_embeddings(
 @torch.no_grad()
 def _encode_with_open_clip(prompts: list[str], path: Path, model_name: str | None) -> Tensor:
     """(P, E) float32, not normalised, from a checkpoint file of open_clip."""
+    model = load_open_clip(path, model_name)
+    import open_clip
+
+    return model.float().eval().encode_text(open_clip.get_tokenizer(str(model_name))(prompts))
+
+
+def load_open_clip(path: Path, model_name: str | None) -> Any:
+    """Load a checkpoint file of open_clip into its architecture; ValueError where they do not belong together."""
     if not path.is_file():
         raise ValueError(f"the text source {path} does not exist; expected an open_clip checkpoint file.")
     import open_clip  # seconds to import, and only this path needs it
@@ -91,7 +99,7 @@ def _encode_with_open_clip(prompts: list[str], path: Path, model_name: str | Non
             f"unexpected or of another shape, such as {misfits[0]}. Name the architecture that they were trained with."
         )
     model.load_state_dict(weights)
-    return model.float().eval().encode_text(open_clip.get_tokenizer(model_name)(prompts))
+    return model
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
