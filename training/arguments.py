@@ -142,6 +142,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     method.add_argument("--stability_peak", type=float, default=0.5, help="weight of the stability term after its ramp")
 
+    method.add_argument("--purify", help="folder of scores of training/purify_labels.py: they purify pseudo-labels")
+    method.add_argument("--purifier", type=yaml.safe_load, help="fields of PurifierSettings, as YAML")
     method.add_argument(
         "--use_teacher", action="store_true", help="of methods with a moving average: evaluate and save that"
     )
@@ -273,12 +275,27 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
             problems.append(
                 f"--unlabelled_stream pairs the images of a batch: --batch_size {arguments.batch_size} is odd."
             )
+    return problems + _unlike_methods(arguments) + _unlike_released(arguments) + _out_of_range(arguments)
+
+
+def _unlike_methods(arguments: argparse.Namespace) -> list[str]:
+    """What a method needs, and what it cannot be joined with."""
+    problems = []
     needed = ONLY_MODEL.get(arguments.method, arguments.model)
     if arguments.model != needed:
         problems.append(f"--method {arguments.method} needs --model {needed}, but it is {arguments.model}.")
     if (arguments.method == "rs_mtdf") != bool(arguments.teachers):
         problems.append("--teachers are what --method rs_mtdf imitates: give both or none.")
-    return problems + _unlike_released(arguments) + _out_of_range(arguments)
+    if arguments.method == "semiearth" and arguments.purify is None:
+        problems.append(
+            "--method semiearth purifies pseudo-labels: make scores with training/purify_labels.py and name their "
+            "folder with --purify."
+        )
+    if arguments.method == "supervised" and arguments.purify is not None:
+        problems.append("--method supervised has no pseudo-labels to --purify: leave it out, or take another method.")
+    if arguments.purifier is not None and arguments.purify is None:
+        problems.append("--purifier says how to use scores: name their folder with --purify.")
+    return problems
 
 
 def _unlike_released(arguments: argparse.Namespace) -> list[str]:
@@ -286,12 +303,14 @@ def _unlike_released(arguments: argparse.Namespace) -> list[str]:
     if not arguments.official:
         return []
     problems = []
-    if arguments.method not in ("co2s", "rs_mtdf", "semiearth"):
+    if arguments.method not in ("co2s", "rs_mtdf"):
         problems.append(f"--official reproduces a released step, but --method is {arguments.method}.")
     if arguments.nodata is not None:
         problems.append("--official reproduces a step that knows no --nodata: train without one of the two.")
     if arguments.class_share:
         problems.append("--official reproduces a step with one threshold for all classes: leave out --class_share.")
+    if arguments.purify is not None:
+        problems.append("--official reproduces a purification that changes no loss: leave out --purify.")
     for name in ("class_weights", "rare_class_temperature"):
         if getattr(arguments, name) is not None:
             problems.append(f"--official reproduces a step that treats all classes alike: leave out --{name}.")

@@ -44,6 +44,9 @@ from training.parts.losses import identity
 from training.parts.schedules import Progress
 from training.parts.supervision import median_frequency_weights
 from training.pools import FilePool, ImageStream, LabelledPool, find_partly_labelled
+from training.purification.cache import CacheError, RegionCache
+from training.purification.decisions import PurifierSettings, background_ids
+from training.purification.purifier import Purifier
 from training.report import class_table, draw_curves, write_metrics
 from training.views import ViewNeeds
 
@@ -75,6 +78,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         is_final = arguments.official or arguments.ignore_is_final or arguments.unlabelled_stream is not None
         partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
         arguments.class_weights, class_pixels = count_imbalance(arguments, split)
+        scores, purifier = find_scores(arguments, split)
     say(found(split, partly))
     for warning in warnings:
         say(f"warning: {warning}")
@@ -86,8 +90,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         select_trainable(model, arguments.trainable)
     config = model.config
     average_count = identity if accelerator.num_processes == 1 else lambda count: accelerator.reduce(count, "mean")
-    method = METHODS[arguments.method].from_arguments(model, arguments, average_count)
     with plain_refusals("train_semi.py"):
+        method = METHODS[arguments.method].from_arguments(model, arguments, average_count, purifier=purifier)
         pool = unlabelled_pool(arguments, split, partly, method.needs, num_bands, accelerator)
     temperature = arguments.rare_class_temperature
     labelled = LabelledPool(
@@ -110,6 +114,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         hue_range=arguments.hue_range,
         nodata=arguments.nodata,
         cache_bytes=int(arguments.cache_gb * 2**30),
+        scores=scores,
         first_unlabelled=method.needs.from_step * positions_per_step,
     )
     validation = EvaluationDataset(
@@ -318,6 +323,27 @@ def count_imbalance(
     if weights is not None and len(weights) != len(split.classes):
         raise ValueError(f"--class_weights has {len(weights)} numbers; expected {len(split.classes)}, one per class.")
     return None if weights is None else [float(one) for one in weights], class_pixels
+
+
+def find_scores(arguments: argparse.Namespace, split: DataSplit) -> tuple[RegionCache | None, Purifier | None]:
+    """The scores that --purify names, and the purifier that uses them; None without."""
+    if arguments.purify is None:
+        return None, None
+    scores = RegionCache(arguments.purify)
+    if scores.classes != list(split.classes):
+        raise CacheError(
+            f"{arguments.purify} holds scores of the classes {', '.join(scores.classes)}; expected "
+            f"{', '.join(split.classes)}. Run training/purify_labels.py for this data set."
+        )
+    missing = scores.missing(sample.image for sample in split.unlabelled)
+    if missing:
+        raise CacheError(
+            f"{arguments.purify} lacks the scores of {len(missing)} of {len(split.unlabelled)} unlabelled images, such "
+            f"as {missing[0]}. Run training/purify_labels.py again: it does what is missing."
+        )
+    given = {"background": background_ids(split.classes), "barred": scores.calibration().barred}
+    settings = PurifierSettings(**{**given, **(arguments.purifier or {})})
+    return scores, Purifier(settings, arguments.threshold)
 
 
 def unlabelled_pool(

@@ -56,15 +56,16 @@ class Co2S(SelfTaught):
         partners = self.show_partners(batch)
         logits = self.show(batch)
         own, partner = self.label(logits, partners, batch)
-        terms = {student: self.terms(views, own[student], partner[student], batch) for student, views in logits.items()}
         clip_learns, dinov3_learns = mutual_masks(own["clip"], own["dinov3"], self.threshold)
+        own, partner, purified = self.purify(own, partner, batch, progress)
+        terms = {student: self.terms(views, own[student], partner[student], batch) for student, views in logits.items()}
         terms["clip"]["stability"] = self.stability(logits["clip"], logits["dinov3"], clip_learns, batch)
         terms["dinov3"]["stability"] = self.stability(logits["dinov3"], logits["clip"], dinov3_learns, batch)
 
         start = self.burn_in_steps
         weight = stability_weight(progress.step - start, progress.total_steps - start, peak=self.stability_peak)
         totals = {student: weigh(parts) + weight * parts["stability"] for student, parts in terms.items()}
-        shown = {"stability_weight": batch.x.new_tensor(weight), **self.labeller.confident(own)}
+        shown = {"stability_weight": batch.x.new_tensor(weight), **self.labeller.confident(own), **purified}
         return scalars(totals, terms, **shown)
 
     def stability(self, student: StudentLogits, teacher: StudentLogits, learns: Tensor, batch: Batch) -> Tensor:

@@ -43,13 +43,13 @@ class RSMTDF(TaughtByAverage):
         """Return `loss` to be backpropagated and detached scalars for the log."""
         if progress.step < self.burn_in_steps:
             return self.learn_from_labels(batch)
-        own, partner = self.teach(batch)
+        own, partner, purified = self.purify(*self.teach(batch), batch, progress)
         views = {"x": batch.x, "u_s1": cutmix(batch.u_s1, batch.p_s1, batch.box1)}
         output, logits = self.forward(views)
         terms = self.terms(logits, own, partner, batch)
         distillation = distillation_loss(output.translated, self.targets(output.translated, views))
         totals = {student: (parts["x"] + parts["s1"] + distillation) / 3 for student, parts in terms.items()}
-        return scalars(totals, terms, loss_distillation=distillation, **self.labeller.confident(own))
+        return scalars(totals, terms, loss_distillation=distillation, **self.labeller.confident(own), **purified)
 
     def targets(self, translated: Sequence[Tensor], views: dict[str, Tensor]) -> list[Tensor]:
         """Return what to imitate, shaped like the translated tokens (B, h * w, width) of square views."""

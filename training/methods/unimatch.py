@@ -17,7 +17,7 @@ class UniMatch(SelfTaught):
             return self.learn_from_labels(batch)
         partners = self.show_partners(batch)
         logits = self.show(batch)
-        own, partner = self.label(logits, partners, batch)
+        own, partner, purified = self.purify(*self.label(logits, partners, batch), batch, progress)
         terms = {student: self.terms(views, own[student], partner[student], batch) for student, views in logits.items()}
         totals = {student: weigh(parts) for student, parts in terms.items()}
-        return scalars(totals, terms, **self.labeller.confident(own))
+        return scalars(totals, terms, **self.labeller.confident(own), **purified)

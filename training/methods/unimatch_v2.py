@@ -28,14 +28,14 @@ class UniMatchV2(TaughtByAverage):
         """Return `loss` to be backpropagated and detached scalars for the log."""
         if progress.step < self.burn_in_steps:
             return self.learn_from_labels(batch)
-        own, partner = self.teach(batch)
+        own, partner, purified = self.purify(*self.teach(batch), batch, progress)
         u_s1 = cutmix(batch.u_s1, batch.p_s1, batch.box1)
         u_s2 = cutmix(batch.u_s2, batch.p_s2, batch.box2)
         masks = torch.cat((batch.x.new_ones(len(batch.x), self.channels), *complementary_masks(u_s1, self.channels)))
         _, logits = self.forward({"x": batch.x, "u_s1": u_s1, "u_s2": u_s2}, channel_masks=masks)
         terms = self.terms(logits, own, partner, batch)
         totals = {student: (parts["x"] + (parts["s1"] + parts["s2"]) / 2) / 2 for student, parts in terms.items()}
-        return scalars(totals, terms, **self.labeller.confident(own))
+        return scalars(totals, terms, **self.labeller.confident(own), **purified)
 
 
 def complementary_masks(images: Tensor, channels: int) -> tuple[Tensor, Tensor]:

@@ -79,18 +79,22 @@ class TaughtByAverage(Method):
         self.labeller = Labeller(self.students, threshold, class_share, self.average_count)
         self.teacher = MovingAverage(model)
         self.needs = ViewNeeds(
-            unlabelled=True, partner="other", from_step=self.burn_in_steps, strong_views=self.strong_views
+            unlabelled=True,
+            partner="other",
+            strong_views=self.strong_views,
+            regions=self.purifier is not None,
+            from_step=self.burn_in_steps,
         )
 
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return `loss` to be backpropagated and detached scalars for the log."""
         if progress.step < self.burn_in_steps:
             return self.learn_from_labels(batch)
-        own, partner = self.teach(batch)
+        own, partner, purified = self.purify(*self.teach(batch), batch, progress)
         _, logits = self.forward({"x": batch.x, "u_s1": cutmix(batch.u_s1, batch.p_s1, batch.box1)})
         terms = self.terms(logits, own, partner, batch)
         totals = {student: (parts["x"] + parts["s1"]) / 2 for student, parts in terms.items()}
-        return scalars(totals, terms, **self.labeller.confident(own))
+        return scalars(totals, terms, **self.labeller.confident(own), **purified)
 
     def teach(self, batch: Batch) -> tuple[dict[str, PseudoLabels], dict[str, PseudoLabels]]:
         """Return the teacher's pseudo-labels of the images and those of their CutMix partners, by student."""

@@ -9,9 +9,14 @@ from torch import Tensor, nn
 
 from training.batches import Batch
 from training.parts.losses import AverageCount, cross_entropy, identity
+from training.parts.pseudo_labels import PseudoLabels
 from training.parts.schedules import Progress
 from training.parts.supervision import as_tensor
+from training.purification.purifier import Purifier
 from training.views import ViewNeeds
+
+Labels = Mapping[str, PseudoLabels]
+"""Pseudo-labels (B, S, S) by student."""
 
 
 class Method:
@@ -25,6 +30,7 @@ class Method:
         class_weights: (N,) weights of the classes in the loss of the labels; None for 1.
         burn_in_steps: first optimizer steps that learn from the labels alone. The papers need none: their trainings are
             a hundred times longer than the time their students take to get anywhere.
+        purifier: changes pseudo-labels before they are learned; None for none.
         average_count: maps a pixel count to its mean over the processes.
     """
 
@@ -38,6 +44,7 @@ class Method:
         *,
         class_weights: Tensor | None = None,
         burn_in_steps: int = 0,
+        purifier: Purifier | None = None,
         average_count: AverageCount = identity,
     ) -> None:
         """Keep the model and the settings."""
@@ -45,6 +52,7 @@ class Method:
         self.students: Mapping[str, str] = model.students  # name of a student -> its field of the model's output
         self.class_weights = class_weights
         self.burn_in_steps = burn_in_steps
+        self.purifier = purifier
         self.average_count = average_count
 
     @classmethod
@@ -103,6 +111,20 @@ class Method:
             student: dict(zip(views, getattr(output, field).split(rows), strict=True))
             for student, field in self.students.items()
         }
+
+    def purify(
+        self, own: Labels, partner: Labels, batch: Batch, progress: Progress
+    ) -> tuple[Labels, Labels, dict[str, Tensor]]:
+        """Return the purified pseudo-labels of images and CutMix partners, and scalars for the log."""
+        if self.purifier is None:
+            return own, partner, {}
+        step = progress.step - self.burn_in_steps
+        own, shares = self.purifier(own, batch.u_regions, batch.u_scores, step)
+        if batch.pairs is None:
+            partner, _ = self.purifier(partner, batch.p_regions, batch.p_scores, step)
+        else:
+            partner = {student: pseudo.reordered(batch.pairs) for student, pseudo in own.items()}
+        return own, partner, shares
 
     def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the cross-entropy with the labels."""

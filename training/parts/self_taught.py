@@ -63,7 +63,12 @@ class SelfTaught(Method):
         self.confidence_mode: ConfidenceMode = confidence_mode
         self.feature_dropout = feature_dropout
         self.counts_invalid = counts_invalid
-        self.needs = ViewNeeds(unlabelled=True, partner=partner, from_step=self.burn_in_steps)
+        self.needs = ViewNeeds(
+            unlabelled=True,
+            partner=partner,
+            regions=self.purifier is not None,
+            from_step=self.burn_in_steps,
+        )
 
     def show(self, batch: Batch) -> dict[str, StudentLogits]:
         """Return what every student predicts for the labelled, weak and strong views."""
