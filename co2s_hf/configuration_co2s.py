@@ -9,12 +9,14 @@ from transformers import AutoConfig, CLIPVisionConfig, DINOv3ViTConfig, PreTrain
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from .pretrained_backbones import (
+    DINO_MODEL_TYPES,
     band_fields,
     check_accepted,
     check_bands,
     check_class_names,
     check_statistics,
-    read_backbone_config,
+    read_dino_config,
+    without_rope_augmentation,
 )
 from .segmentation import check_window, default_stride_px
 
@@ -27,9 +29,6 @@ PAPER_DINOV3: dict[str, Any] = {
     "num_attention_heads": 12,
     "num_register_tokens": 4,
 }
-
-# The second student may be any plain ViT of the DINO family that transformers offers as a backbone.
-DINO_MODEL_TYPES = ("dinov3_vit", "dinov2", "dinov2_with_registers")
 
 # What the released code computes (the configuration's other fields do not differ from the paper's meaning).
 OFFICIAL_NUMERICS: dict[str, Any] = {
@@ -145,7 +144,7 @@ class Co2SConfig(PreTrainedConfig):
         if isinstance(self.clip_config, dict):
             self.clip_config = CLIPVisionConfig.from_dict(self.clip_config)
         if self.dinov3_config is None:
-            self.dinov3_config = _without_rope_augmentation(DINOv3ViTConfig(**PAPER_DINOV3))
+            self.dinov3_config = without_rope_augmentation(DINOv3ViTConfig(**PAPER_DINOV3))
         # The declared default is DINOv3; another member of the family announces itself by its model_type.
         if isinstance(self.dinov3_config, dict):
             model_type = self.dinov3_config.get("model_type", "dinov3_vit")
@@ -279,20 +278,8 @@ def read_clip_config(source: str | PathLike[str]) -> CLIPVisionConfig:
     return config
 
 
-def read_dino_config(source: str | PathLike[str]) -> PreTrainedConfig:
-    """Configuration of a DINOv3 or DINOv2 folder or Hub id; ValueError where it holds another kind of model."""
-    return _without_rope_augmentation(read_backbone_config(source, DINO_MODEL_TYPES))
-
-
 def _tiny_dinov3() -> PreTrainedConfig:
-    return _without_rope_augmentation(DINOv3ViTConfig(**TINY_DINOV3))
-
-
-def _without_rope_augmentation(config: PreTrainedConfig) -> PreTrainedConfig:
-    # transformers switches DINOv3's pretraining augmentation of the positions on in train(); Co2S trains without it.
-    if config.model_type == "dinov3_vit":
-        config.pos_embed_shift = config.pos_embed_jitter = config.pos_embed_rescale = None
-    return config
+    return without_rope_augmentation(DINOv3ViTConfig(**TINY_DINOV3))
 
 
 def _at_relative_depth(layers: Sequence[int], depth: int, end: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Configuration of DINOv2 + DPT, the student of FixMatch, UniMatch V2, SemiEarth and, with translators, of RS-MTDF."""
+"""Configuration of DINOv2 (or DINOv3) + DPT, the student of FixMatch, UniMatch V2, SemiEarth and RS-MTDF."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -9,16 +9,15 @@ from transformers import AutoConfig, Dinov2Config, PreTrainedConfig
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from .pretrained_backbones import (
+    DINO_MODEL_TYPES,
     band_fields,
     check_accepted,
     check_bands,
     check_class_names,
     check_statistics,
-    read_backbone_config,
+    read_dino_config,
 )
 from .segmentation import check_window, default_stride_px
-
-DINOV2_MODEL_TYPES = ("dinov2", "dinov2_with_registers")
 
 NUM_LEVELS = 4  # feature maps that DPT puts together
 
@@ -80,7 +79,7 @@ class Dinov2DPTConfig(PreTrainedConfig):
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"backbone_config": Dinov2Config}
     sub_configs: ClassVar[dict[str, Any]] = sub_configs_defaults  # the name that transformers 5.17 reads
 
-    backbone_config: Any = None  # a Dinov2Config, one with registers, or its dict
+    backbone_config: Any = None  # a Dinov2Config, one with registers, a DINOv3ViTConfig, or its dict
 
     # Names of the image bands in their order; None: red, green, blue, or bands whose names do not matter.
     bands: list[str] | tuple[str, ...] | None = None
@@ -95,6 +94,7 @@ class Dinov2DPTConfig(PreTrainedConfig):
 
     feature_layers: list[int] | tuple[int, ...] | None = None  # four 0-based blocks; None: the released, or evenly
     # How pretrained positions reach other grids: by the released factor (h + 0.1) / h0, or to the size (transformers).
+    # DINOv3 has no such positions.
     position_interpolation: Literal["scale_factor", "size"] = "scale_factor"
 
     dpt_channels: int | None = None  # width of the decoder; None: the released one for the backbone's width
@@ -116,7 +116,7 @@ class Dinov2DPTConfig(PreTrainedConfig):
         # The declared default is without registers; the other kind announces itself by its model_type.
         if isinstance(self.backbone_config, dict):
             model_type = self.backbone_config.get("model_type", "dinov2")
-            check_accepted(model_type in DINOV2_MODEL_TYPES, f"backbone_config is a {model_type!r}", DINOV2_MODEL_TYPES)
+            check_accepted(model_type in DINO_MODEL_TYPES, f"backbone_config is a {model_type!r}", DINO_MODEL_TYPES)
             self.backbone_config = AutoConfig.for_model(**{**self.backbone_config, "model_type": model_type})
         super().__post_init__(**kwargs)
         depth = self.backbone_config.num_hidden_layers
@@ -199,7 +199,7 @@ class Dinov2DPTConfig(PreTrainedConfig):
     @classmethod
     def from_backbones(
         cls,
-        dinov2: str | PathLike[str] | None,
+        dino: str | PathLike[str] | None,
         class_names: Sequence[str],
         *,
         translators: Sequence[dict[str, Any]] | None = None,
@@ -213,7 +213,7 @@ class Dinov2DPTConfig(PreTrainedConfig):
         backbone then gets images normalised with these: what its pretraining was normalised with says nothing there.
 
         Args:
-            dinov2: any DINOv2 in transformers format, with or without registers; `None` for a tiny random one.
+            dino: any DINOv2 or DINOv3 in transformers format; `None` for a tiny random one.
             class_names: the classes, in the order of their ids.
             translators: one dictionary for each teacher, see the class; None for the plain student.
             num_channels: number of image bands; default the number of `bands`, or what the backbone takes.
@@ -224,9 +224,9 @@ class Dinov2DPTConfig(PreTrainedConfig):
             ValueError: the folder holds another kind of model, or the classes are unusable.
         """
         names = check_class_names(class_names)
-        backbone = Dinov2Config(**TINY_DINOV2) if dinov2 is None else read_dinov2_config(dinov2)
-        fields: dict[str, Any] = dict(TINY_DPT) if dinov2 is None else {}
-        pretrained = [] if dinov2 is None else [backbone]
+        backbone = Dinov2Config(**TINY_DINOV2) if dino is None else read_dino_config(dino)
+        fields: dict[str, Any] = dict(TINY_DPT) if dino is None else {}
+        pretrained = [] if dino is None else [backbone]
         fields.update(band_fields(backbone.num_channels, pretrained, num_channels, bands, overrides, ("backbone",)))
         if num_channels is not None or bands is not None:
             backbone.num_channels = num_channels or len(bands or ())
@@ -238,11 +238,6 @@ class Dinov2DPTConfig(PreTrainedConfig):
             label2id={name: index for index, name in enumerate(names)},
             **fields,
         )
-
-
-def read_dinov2_config(source: str | PathLike[str]) -> PreTrainedConfig:
-    """Configuration of a DINOv2 folder or Hub id; ValueError where it holds another kind of model."""
-    return read_backbone_config(source, DINOV2_MODEL_TYPES)
 
 
 __all__ = ["Dinov2DPTConfig"]

@@ -19,9 +19,9 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from .class_texts_co2s import encode_class_texts, has_text_tower, stand_in_embeddings
-from .configuration_co2s import Co2SConfig, read_clip_config, read_dino_config
+from .configuration_co2s import Co2SConfig, read_clip_config
 from .guidance_head_co2s import Co2SFusedLinear, Co2SGuidanceHead, Co2SZeroBiasConv2d, Co2SZeroBiasLinear, Pyramid
-from .pretrained_backbones import Renormalize, load_backbone
+from .pretrained_backbones import Renormalize, load_backbone, read_dino_config
 from .segmentation import SegmentationPreTrainedModel, cross_entropy, pad, padded_size, slide
 
 

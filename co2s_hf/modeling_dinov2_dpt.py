@@ -1,4 +1,4 @@
-"""DINOv2 + DPT for semantic segmentation: the student of FixMatch, UniMatch V2, SemiEarth and RS-MTDF.
+"""DINOv2 (or DINOv3) + DPT for semantic segmentation: the student of FixMatch, UniMatch V2, SemiEarth and RS-MTDF.
 
 Read from the bottom: `Dinov2DPTForSemanticSegmentation` reads four feature maps off DINOv2 and puts them together from
 the coarsest to the finest (DPT, arXiv 2103.13413). With translators (RS-MTDF, arXiv 2506.08772) the last map is also
@@ -20,8 +20,8 @@ from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import Dinov2WithRegistersEmbeddings
 from transformers.utils.generic import ModelOutput
 
-from .configuration_dinov2_dpt import Dinov2DPTConfig, read_dinov2_config
-from .pretrained_backbones import Renormalize, load_backbone
+from .configuration_dinov2_dpt import Dinov2DPTConfig
+from .pretrained_backbones import Renormalize, load_backbone, read_dino_config
 from .segmentation import SegmentationPreTrainedModel, cross_entropy, pad, padded_size, slide
 
 POSITION_OFFSET = 0.1  # what the released DINOv2 adds to each side of the grid before it divides
@@ -222,24 +222,24 @@ class Dinov2DPTPreTrainedModel(SegmentationPreTrainedModel):
 class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
     """One student: land cover for every pixel of an image of any size."""
 
-    students = {"dinov2": "logits"}
-    predictions = {"dinov2": "logits"}
-    perturbed = {"dinov2": "perturbed_logits"}
+    students = {"dino": "logits"}
+    predictions = {"dino": "logits"}
+    perturbed = {"dino": "perturbed_logits"}
 
     def __init__(self, config: Dinov2DPTConfig):
         """Build the student with random weights."""
         super().__init__(config)
-        dinov2 = config.backbone_config
+        dino = config.backbone_config
         self.renormalize = Renormalize(
             config.image_mean, config.image_std, config.backbone_image_mean, config.backbone_image_std
         )
-        self.backbone = AutoBackbone.from_config(dinov2)
-        if config.position_interpolation == "scale_factor":
-            has_registers = dinov2.model_type == "dinov2_with_registers"
+        self.backbone = AutoBackbone.from_config(dino)
+        if config.position_interpolation == "scale_factor" and dino.model_type != "dinov3_vit":
+            has_registers = dino.model_type == "dinov2_with_registers"
             embeddings = Dinov2DPTRegisterEmbeddings if has_registers else Dinov2DPTEmbeddings
-            self.backbone.embeddings = embeddings(dinov2)
+            self.backbone.embeddings = embeddings(dino)
         self.translators = nn.ModuleList(
-            Dinov2DPTTranslator(dinov2.hidden_size, one["teacher_width"], one["hidden_width"], one["input_px"])
+            Dinov2DPTTranslator(dino.hidden_size, one["teacher_width"], one["hidden_width"], one["input_px"])
             for one in config.translators or ()
         )
         self.fusion_weights = [one["fusion_weight"] for one in config.translators or ()]
@@ -364,7 +364,7 @@ class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
     @classmethod
     def from_backbones(
         cls,
-        dinov2: str | PathLike[str] | None,
+        dino: str | PathLike[str] | None,
         class_names: Sequence[str],
         *,
         translators: Sequence[dict[str, Any]] | None = None,
@@ -375,7 +375,7 @@ class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
         For other bands than red, green and blue, patch embeddings are adapted: see `adapt_bands`.
 
         Args:
-            dinov2: folder or Hub id of any DINOv2, with or without registers; `None` for a tiny random one.
+            dino: folder or Hub id of any DINOv2 or DINOv3; `None` for a tiny random one.
             class_names: the classes, in the order of their ids.
             translators: one dictionary for each teacher, see `Dinov2DPTConfig`; None for the plain student.
             config_fields: see `Dinov2DPTConfig.from_backbones`; `num_channels` and `bands` are among them.
@@ -383,10 +383,10 @@ class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
         Raises:
             ValueError: the folder holds another model or lacks weights.
         """
-        config = Dinov2DPTConfig.from_backbones(dinov2, class_names, translators=translators, **config_fields)
+        config = Dinov2DPTConfig.from_backbones(dino, class_names, translators=translators, **config_fields)
         model = cls(config)
-        if dinov2 is not None:
-            load_backbone(model.backbone, dinov2, read_dinov2_config(dinov2).num_channels, config.bands)
+        if dino is not None:
+            load_backbone(model.backbone, dino, read_dino_config(dino).num_channels, config.bands)
         return model
 
 

@@ -13,6 +13,7 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 RGB = ("red", "green", "blue")
+DINO_MODEL_TYPES = ("dinov3_vit", "dinov2", "dinov2_with_registers")
 
 
 def check_accepted(accepted: bool, found: str, expected: Sequence[str]) -> None:
@@ -26,6 +27,21 @@ def read_backbone_config(source: str | PathLike[str], model_types: Sequence[str]
     config = AutoConfig.from_pretrained(source)
     check_accepted(config.model_type in model_types, f"{source} holds a {config.model_type!r} model", model_types)
     config.dtype = None  # how the file stores its numbers is not how a student computes
+    return config
+
+
+def read_dino_config(source: str | PathLike[str]) -> PreTrainedConfig:
+    """Configuration of a DINOv3 or DINOv2 folder or Hub id; ValueError where it holds another kind of model."""
+    return without_rope_augmentation(read_backbone_config(source, DINO_MODEL_TYPES))
+
+
+def without_rope_augmentation(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration without DINOv3's pretraining augmentation of the positions.
+
+    transformers switches it on in train(); no system here trains with it.
+    """
+    if config.model_type == "dinov3_vit":
+        config.pos_embed_shift = config.pos_embed_jitter = config.pos_embed_rescale = None
     return config
 
 

@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, DINOv3ViTConfig
 
 from co2s_hf import Dinov2DPTConfig
-from co2s_hf.configuration_dinov2_dpt import read_dinov2_config
+from co2s_hf.pretrained_backbones import read_dino_config
 
 NAMES = ["road", "water"]
 RS_MTDF = [{"teacher_width": 768}, {"teacher_width": 1024, "input_px": 224}]
@@ -141,7 +141,7 @@ def test_other_bands_bring_their_own_statistics():
         (dict(backbone_image_std=[0.5]), "backbone_image_std has 1 values but backbone_config.num_channels is 3"),
         (dict(bands=["red", "red", "nir"]), r"bands is \['red', 'red', 'nir'\] but .* is 3: give each band one name"),
         (dict(window_px=64, window_stride_px=65), "window_stride_px is 65 but window_px is 64"),
-        (dict(backbone_config={"model_type": "vit"}), "backbone_config is a 'vit', expected one of dinov2, dinov2_w"),
+        (dict(backbone_config={"model_type": "vit"}), "backbone_config is a 'vit', expected one of dinov3_vit, dinov2"),
         (dict(translators=[{"hidden_width": 8}]), r"translators\[0\] is .*expected the keys .* teacher_width is requi"),
         (dict(translators=[{"teacher_width": 8, "width": 8}]), r"translators\[0\] is .*expected the keys"),
         (dict(translators=[{"teacher_width": 0}]), r"translators\[0\] is .*expected positive widths"),
@@ -179,5 +179,5 @@ def test_refuses_bands_without_statistics():
 
 def test_refuses_folders_of_other_models(tmp_path):
     DINOv3ViTConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds a 'dinov3_vit' model, expected one of dinov2, dinov2_with_registers"):
-        read_dinov2_config(tmp_path)
+    with pytest.raises(ValueError, match="holds a 'dinov3_vit' model, expected one of dinov3_vit, dinov2ith_registers"):
+        read_dino_config(tmp_path)

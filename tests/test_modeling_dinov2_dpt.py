@@ -290,8 +290,8 @@ def test_refusals(model):
 def test_outputs_and_what_a_training_method_finds(model):
     output = model(pixels(2, 3, 16, 16), labels=labels(2, 16, 16), perturbed_rows=(0, 1))
     assert isinstance(output, Dinov2DPTOutput)
-    assert model.students == model.predictions == {"dinov2": "logits"} and model.perturbed.keys() == {"dinov2"}
-    assert output[model.perturbed["dinov2"]].shape == (1, 3, 16, 16)
+    assert model.students == model.predictions == {"dino": "logits"} and model.perturbed.keys() == {"dinov2"}
+    assert output[model.perturbed["dino"]].shape == (1, 3, 16, 16)
     expected = F.cross_entropy(output.logits, labels(2, 16, 16))
     assert output.loss.item() == pytest.approx(expected.item(), abs=1e-5)
     plain = build()(pixels(1, 3, 16, 16), return_dict=False)

@@ -26,7 +26,7 @@ def model_config(arguments: Namespace, classes: Sequence[str]) -> PreTrainedConf
     if arguments.model == "co2s":
         return Co2SConfig.from_backbones(arguments.clip, arguments.dinov3, classes, **_fields(arguments))
     return Dinov2DPTConfig.from_backbones(
-        arguments.dinov2, classes, translators=translators(arguments), **_fields(arguments)
+        arguments.dino, classes, translators=translators(arguments), **_fields(arguments)
     )
 
 
@@ -34,7 +34,7 @@ def build_model(arguments: Namespace, classes: Sequence[str]) -> SegmentationPre
     """The model itself, its backbones pretrained where the arguments name weights."""
     if arguments.model == "dinov2_dpt":
         return Dinov2DPTForSemanticSegmentation.from_backbones(
-            arguments.dinov2, classes, translators=translators(arguments), **_fields(arguments)
+            arguments.dino, classes, translators=translators(arguments), **_fields(arguments)
         )
     width = model_config(arguments, classes).clip_config.projection_dim
     named = {"dataset": arguments.concepts} if isinstance(arguments.concepts, str) else {"concepts": arguments.concepts}
@@ -59,7 +59,7 @@ def translators(arguments: Namespace) -> list[dict[str, Any]] | None:
 
 def backbones(arguments: Namespace) -> list[str]:
     """Folders or Hub ids of the weights that the model starts from."""
-    named = (arguments.clip, arguments.dinov3) if arguments.model == "co2s" else (arguments.dinov2,)
+    named = (arguments.clip, arguments.dinov3) if arguments.model == "co2s" else (arguments.dino,)
     return [name for name in named if name is not None]
 
 

@@ -23,8 +23,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "dinov3_queries": ("dinov3.queries",),
     },
     "dinov2_dpt": {
-        "dinov2_backbone": ("backbone.",),
-        "dinov2_head": ("head.", "translators."),
+        "dino_backbone": ("backbone.",),
+        "dino_head": ("head.", "translators."),
     },
 }
 

@@ -3,7 +3,7 @@
 One evaluation is one dictionary, everywhere in this file:
 
     {"step": 500, "clip": numbers, "dinov3": numbers, "fused": numbers}         of a model with two students
-    {"step": 500, "dinov2": numbers}                                            of a model with one
+    {"step": 500, "dino": numbers}                                            of a model with one
 
 where `numbers` is `{**ConfusionMatrix.summary(), **PseudoLabelQuality.summary()}`. Fractions become percent only here.
 """
@@ -24,8 +24,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 IGNORE = 255
-TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "dinov2": "DINOv2", "fused": "Fused"}
-COLORS = {"clip": "#0072b2", "dinov3": "#e69f00", "dinov2": "#009e73", "fused": "#222222"}
+TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "dino": "DINO", "fused": "Fused"}
+COLORS = {"clip": "#0072b2", "dinov3": "#e69f00", "dino": "#009e73", "fused": "#222222"}
 NEITHER = "#cc1166"  # no student is right, or they differ and the truth is unknown
 
 # Okabe and Ito's colours without black, told apart with any colour vision; further classes walk round the hue circle.

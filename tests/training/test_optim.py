@@ -92,15 +92,13 @@ def test_one_student_has_two_groups():
     select_trainable(model, "all")
     assert trainable(model) == before
     groups = parameter_groups(model, lr=5e-6, backbone_factor=1.0, head_factor=40.0)
-    assert {group["name"]: group["lr"] for group in groups} == pytest.approx(
-        {"dinov2_backbone": 5e-6, "dinov2_head": 2e-4}
-    )
+    assert {group["name"]: group["lr"] for group in groups} == pytest.approx({"dino_backbone": 5e-6, "dino_head": 2e-4})
     assert [len(group["params"]) for group in groups] == [len(before) - 4, 4]
     select_trainable(model, "attention")
     assert trainable(model) == head | value
     select_trainable(model, "none")
     assert trainable(model) == head
-    assert [group["name"] for group in parameter_groups(model, lr=5e-6)] == ["dinov2_head"]
+    assert [group["name"] for group in parameter_groups(model, lr=5e-6)] == ["dino_head"]
 
 
 def test_one_student_refuses_foreign_parameters():

@@ -141,18 +141,18 @@ def test_comparison_colours_by_who_is_right():
     students = {"clip": clip, "dinov3": dinov3}
     assert report._compare(image, truth, students)[0].tolist() == [gray, blue, orange, red, gray]
     assert report._compare(image, None, students)[0].tolist() == [gray, red, red, gray, red]
-    assert report._compare(image, truth, {"dinov2": clip})[0].tolist() == [gray, gray, red, red, gray]
+    assert report._compare(image, truth, {"dino": clip})[0].tolist() == [gray, gray, red, red, gray]
 
 
 def test_one_student_has_one_picture_and_one_curve(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(report, "_save", lambda figure, path: figures.append(figure))
     row = {key: value for key, value in panel_row().items() if key not in ("dinov3", "fused")}
-    row["dinov2"] = row.pop("clip")
+    row["dino"] = row.pop("clip")
     draw_panel([row], CLASSES, None, tmp_path / "x.png")
-    assert [axis.get_title().split()[0] for axis in figures[0].axes] == ["Image", "Truth", "DINOv2", "Who"]
+    assert [axis.get_title().split()[0] for axis in figures[0].axes] == ["Image", "Truth", "DINO", "Who"]
     numbers = {"mean_iou": 0.5, "pseudo_label_precision": 0.5, "pseudo_label_coverage": 0.5}
-    draw_curves([{"step": 1, "dinov2": numbers}], tmp_path / "y.png", method="fixmatch")
+    draw_curves([{"step": 1, "dino": numbers}], tmp_path / "y.png", method="fixmatch")
     assert [len(axis.lines) for axis in figures[1].axes] == [1, 1, 1]
 
 

@@ -55,7 +55,7 @@ def complementary_masks(images: Tensor, channels: int) -> tuple[Tensor, Tensor]:
 
 def feature_channels(model: nn.Module) -> int:
     """Channels of every feature level of the model."""
-    if list(model.students) != ["dinov2"]:
+    if list(model.students) != ["dino"]:
         raise ValueError(
             f"unimatch_v2 drops the same channels of all feature levels; expected --model dinov2_dpt, found a model of "
             f"the students {', '.join(model.students)}, whose levels differ. Take unimatch instead."

@@ -13,7 +13,7 @@ from training.parts.schedules import Progress
 class OneStudent(nn.Module):
     """Four feature channels from a 1x1 convolution, masked, and a classifier on top."""
 
-    students = {"dinov2": "logits"}
+    students = {"dino": "logits"}
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,7 @@ def test_step_adds_half_of_each_strong_view(student, batch, monkeypatch):
     monkeypatch.setattr(module, "complementary_masks", lambda images, channels: (masks, 2 - masks))
     terms = UniMatchV2(student, threshold=0.4).step(batch, Progress(3, 10))
     assert torch.equal(student.masks, torch.cat((torch.ones(1, 4), masks, 2 - masks)))
-    x, s1, s2 = (terms[f"loss_dinov2_{name}"] for name in ("x", "s1", "s2"))
+    x, s1, s2 = (terms[f"loss_dino_{name}"] for name in ("x", "s1", "s2"))
     assert s1 > 0 and s2 > 0 and s1 != s2
     torch.testing.assert_close(terms["loss"].detach(), (x + s1 / 2 + s2 / 2) / 2)
     terms["loss"].backward()
