@@ -6,7 +6,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+from transformers import (
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+)
 
 from co2s_hf.configuration_dinov2_dpt import Dinov2DPTConfig
 from co2s_hf.modeling_dinov2_dpt import (
@@ -290,7 +297,7 @@ def test_refusals(model):
 def test_outputs_and_what_a_training_method_finds(model):
     output = model(pixels(2, 3, 16, 16), labels=labels(2, 16, 16), perturbed_rows=(0, 1))
     assert isinstance(output, Dinov2DPTOutput)
-    assert model.students == model.predictions == {"dino": "logits"} and model.perturbed.keys() == {"dinov2"}
+    assert model.students == model.predictions == {"dino": "logits"} and model.perturbed.keys() == {"dino"}
     assert output[model.perturbed["dino"]].shape == (1, 3, 16, 16)
     expected = F.cross_entropy(output.logits, labels(2, 16, 16))
     assert output.loss.item() == pytest.approx(expected.item(), abs=1e-5)
@@ -431,6 +438,22 @@ def test_another_normalisation_of_the_image_changes_nothing():
     torch.testing.assert_close(raw(image).logits, usual((image - mean) / std).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_starts_from_dinov3_too(tmp_path):
+    config = DINOv3ViTConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, patch_size=8, image_size=32
+    )
+    pretrained = DINOv3ViTModel(config).eval()
+    pretrained.save_pretrained(tmp_path)
+    model = Dinov2DPTForSemanticSegmentation.from_backbones(tmp_path, NAMES, **DPT).eval()
+    image = pixels(1, 3, 24, 40)
+    with torch.no_grad():
+        last = model.features(image)[0][-1]
+        tokens = pretrained(image).last_hidden_state[:, 1 + config.num_register_tokens :]
+        assert model(image).logits.shape == (1, len(NAMES), 24, 40)
+    torch.testing.assert_close(last.flatten(2).transpose(1, 2), tokens, atol=1e-4, rtol=1e-4)
+    assert model.config.backbone_config.pos_embed_rescale is None  # an augmentation of its pretraining
+
+
 def test_refuses_other_folders(folder):
-    with pytest.raises(ValueError, match="holds a 'dinov2_dpt' model, expected one of dinov2, dinov2_with_registers"):
+    with pytest.raises(ValueError, match="holds a 'dinov2_dpt' model, expected one of dinov3_vit, dinov2, dinov2_w"):
         Dinov2DPTForSemanticSegmentation.from_backbones(folder, NAMES)
