@@ -31,7 +31,7 @@ from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataError, DataSplit, check_split, find_split, read_labels
 from co2s_hf.data.images import IGNORE, IMAGE_SUFFIXES, read_image_and_valid, read_raw_mask
 from co2s_hf.text import concepts_for
-from training.arguments import plain_refusals
+from training.arguments import DESCRIBED, plain_refusals
 from training.parts.pseudo_labels import PseudoLabels
 from training.purification.build import ScorerKind, build_scorer
 from training.purification.cache import RegionCache
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             background=background,
             veto=arguments.veto,
         )
-        maker = RegionMaker(arguments, settings, bands, accelerator.device)
+        maker = RegionMaker(arguments, settings, bands, len(split.classes), accelerator.device)
         for warning in check_split(split, len(bands), decode_unlabelled=accelerator.is_main_process):
             say(f"warning: {warning}")
         images = [sample.image for sample in (*split.unlabelled, *split.labelled)]
@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         settings = PurifierSettings(**{**asdict(settings), "barred": calibration.barred})
         audit |= judge(accelerator, maker, cache, split, settings, arguments.threshold)
     if accelerator.is_main_process:
-        text = json.dumps({**audit, "calibration": calibration.to_dict()}, indent=1)
+        known_numbers = {name: value if value == value else None for name, value in audit.items()}  # JSON has no nan
+        text = json.dumps({**known_numbers, "calibration": calibration.to_dict()}, indent=1)
         (Path(arguments.output) / "audit.json").write_text(text, encoding="utf-8")
     say(describe_audit(audit))
     say(f"{arguments.output}/ holds the regions and scores of {len(images)} images, calibration.json and audit.json.")
@@ -112,6 +113,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def find_data(arguments: argparse.Namespace) -> tuple[DataSplit, list[str]]:
     """The images of a training, and the names of their bands."""
     if arguments.dataset is not None:
+        described = [name for name in (*DESCRIBED[1:], "bands") if getattr(arguments, name) is not None]
+        if described:
+            raise DataError(f"--dataset says it already: leave out --{', --'.join(described)}.")
         description = DatasetDescription.load(arguments.dataset)
         bands = list(description.bands.names)
         for number, colour in zip(description.bands.rgb or (), RGB, strict=False):
@@ -180,7 +184,12 @@ class RegionMaker:
     """Reads images, and finds their regions: superpixels, regions of a teacher's pseudo-labels, or maps of the user."""
 
     def __init__(
-        self, arguments: argparse.Namespace, settings: PurifierSettings, bands: Sequence[str], device: torch.device
+        self,
+        arguments: argparse.Namespace,
+        settings: PurifierSettings,
+        bands: Sequence[str],
+        num_classes: int,
+        device: torch.device,
     ) -> None:
         """Load the teacher, if there is one. Raises ValueError where the source needs what is not given."""
         self.source, self.settings, self.bands, self.device = arguments.regions, settings, list(bands), device
@@ -200,6 +209,16 @@ class RegionMaker:
         self.teacher_identity: dict[str, Any] = {}
         if arguments.teacher is not None:
             teacher: Any = AutoModelForSemanticSegmentation.from_pretrained(arguments.teacher)
+            needed = ("num_channels", "image_mean", "image_std", "num_labels")
+            if any(getattr(teacher.config, name, None) is None for name in needed):
+                raise DataError(
+                    f"the teacher {arguments.teacher} is no model of co2s_hf; expected a trained one of these."
+                )
+            if teacher.config.num_labels != num_classes:
+                raise DataError(
+                    f"the teacher {arguments.teacher} knows {teacher.config.num_labels} classes, the data set has "
+                    f"{num_classes}; expected a model that was trained on these."
+                )
             if teacher.config.num_channels != len(self.bands):
                 raise DataError(
                     f"the teacher {arguments.teacher} takes {teacher.config.num_channels} bands, the images have "

@@ -179,6 +179,13 @@ def test_batches_and_views_import_no_part(training):
     assert [str(found) for found in training if found.file in files and ".parts" in found.target] == []
 
 
+def test_purification_imports_no_method_and_no_loop(training):
+    files = [found for found in training if found.file.startswith("training/purification/")]
+    allowed = ("training.purification", "training.parts", "training.views")
+    inside = [found for found in files if found.top == "training"]
+    assert inside and [str(found) for found in inside if not found.target.startswith(allowed)] == []
+
+
 def test_some_libraries_have_one_home(package, training):
     wrong = [
         str(found)

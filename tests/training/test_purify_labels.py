@@ -125,6 +125,7 @@ def test_the_audit_with_a_teacher_says_what_changes(purify, root, tiny_model, tm
     assert audit["low"] == 1 and audit["vetoed"] == 0  # a fresh head is sure of nothing
     assert audit["admitted"] == pytest.approx(audit["agreed"] + audit["relabelled"]) and audit["admitted"] > 0
     assert audit["counted_px_before"] == 0 and audit["counted_px_after"] > 0
+    assert json.loads((purify.cache / "audit.json").read_text())["counted_accuracy_before"] is None
     printed = capsys.readouterr().out
     assert "% confirmed" in printed and "validation, of them near boundaries" in printed
     assert purify(*options)["vlm_calls"] == 0
@@ -137,6 +138,11 @@ def test_bad_input_is_refused_before_the_work(purify, root, tmp_path, capsys):
     shutil.copytree(root / "maps", tmp_path / "maps")
     (tmp_path / "maps" / "i4.png").unlink()
     assert "0 maps for i4.png" in refusal(purify, capsys, "--regions", str(tmp_path / "maps"))
+    (tmp_path / "dataset.yaml").write_text("")
+    with pytest.raises(SystemExit):
+        described = ["--dataset", str(tmp_path / "dataset.yaml"), "--validation", "i0.png"]
+        purify_labels.main([*described, "--vlm", "stub", "--output", str(tmp_path / "c")])
+    assert "--dataset says it already: leave out --validation" in capsys.readouterr().err
     assert "matches no image" in refusal(purify, capsys, "--unlabelled", "j*.png")
     assert not purify.cache.exists()
 

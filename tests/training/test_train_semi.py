@@ -20,7 +20,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel, Dinov2Config, Dinov2Model
 
 from co2s_hf import Co2SForSemanticSegmentation
 from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
@@ -69,6 +70,16 @@ def fresh_accelerate_state():
 @pytest.fixture(scope="module")
 def students(tmp_path_factory):
     return save_students(tmp_path_factory.mktemp("students"))
+
+
+@pytest.fixture(scope="module")
+def four_blocks(tmp_path_factory):
+    """A DINOv2 deep enough for four feature levels."""
+    folder = tmp_path_factory.mktemp("dinov2")
+    torch.manual_seed(0)
+    size = dict(hidden_size=16, mlp_ratio=2, num_hidden_layers=4, num_attention_heads=2, patch_size=8, image_size=32)
+    Dinov2Model(Dinov2Config(**size)).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +256,58 @@ def test_other_methods_and_modes_run(flags, students, tmp_path):
     config = AutoModel.from_pretrained(tmp_path / "run" / "model").config
     assert config.clip_logits_size == (224 if "--official" in flags else None)
     assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_LEAVES
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "unimatch"])
+def test_baselines_train_the_two_students(method, students, tmp_path):
+    metrics = main(tiny_arguments(tmp_path, "--method", method, max_steps=2, burn_in_steps=1, **students))
+    assert all(math.isfinite(row["loss"]) for row in metrics["losses"])
+    assert "loss_clip_s1" in metrics["losses"][-1] and "loss_clip_stability" not in metrics["losses"][-1]
+
+
+ONE_STUDENT = dict(
+    model="dinov2_dpt", clip=None, dinov3=None, config={"dpt_channels": 8, "dpt_out_channels": [4, 6, 8, 10]}
+)
+
+
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "unimatch", "unimatch_v2", "rs_mtdf"])
+def test_methods_train_one_student(method, four_blocks, students, tmp_path):
+    teachers = [four_blocks, students["clip"]] if method == "rs_mtdf" else None
+    metrics = main(
+        tiny_arguments(tmp_path, "--method", method, max_steps=2, dino=four_blocks, teachers=teachers, **ONE_STUDENT)
+    )
+    assert all(math.isfinite(row["loss"]) for row in metrics["losses"])
+    assert set(metrics["history"][-1]) == {"step", "dino"}
+    assert ("loss_distillation" in metrics["losses"][-1]) == (method == "rs_mtdf")
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} == RUN_LEAVES
+    model = AutoModel.from_pretrained(folder / "model")
+    assert len(model.config.translators or ()) == len(teachers or ())
+    saved = load_file(folder / "model" / "model.safetensors")
+    assert not any("tower" in name or "teacher" in name for name in saved)
+
+
+def test_the_moving_average_may_be_what_is_saved(four_blocks, tmp_path):
+    arguments = dict(method="fixmatch", max_steps=4, save_every=4, dino=four_blocks, **ONE_STUDENT)
+    main(tiny_arguments(tmp_path, "--use_teacher", **arguments))
+    saved = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000004"
+    trained = load_file(checkpoint / "model.safetensors")
+    name = "head.classifier.weight"
+    assert saved[name].shape == trained[name].shape and not torch.equal(saved[name], trained[name])
+
+
+def test_a_resumed_teacher_is_the_same_teacher(four_blocks, tmp_path):
+    arguments = dict(method="fixmatch", dino=four_blocks, use_teacher=True, save_every=1, eval_every=3, **ONE_STUDENT)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir(), cut.mkdir()
+    main(tiny_arguments(whole, max_steps=3, **arguments))
+    main(tiny_arguments(cut, max_steps=3, **arguments))
+    checkpoints = sorted((cut / "run" / "checkpoints").iterdir())
+    shutil.rmtree(checkpoints[-1])
+    main(tiny_arguments(cut, "--resume", max_steps=3, **arguments))
+    one, two = (load_file(folder / "run" / "model" / "model.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_tiny_students_are_made_where_none_are_named(tmp_path):

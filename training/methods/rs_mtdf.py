@@ -3,6 +3,7 @@
 import math
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +34,12 @@ class RSMTDF(TaughtByAverage):
         self.foundation_models = foundation_models
 
     @classmethod
-    def from_arguments(cls, model: nn.Module, arguments: Namespace, average_count: AverageCount) -> "RSMTDF":
+    def from_arguments(
+        cls, model: nn.Module, arguments: Namespace, average_count: AverageCount, **more: Any
+    ) -> "RSMTDF":
         """Load the foundation models that the arguments name."""
         return super().from_arguments(
-            model, arguments, average_count, foundation_models=load_teachers(arguments, model.config)
+            model, arguments, average_count, foundation_models=load_teachers(arguments, model.config), **more
         )
 
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ class AnsweringModel:
         try:
             model: Any = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=self.dtype)
             self.processor: Any = AutoProcessor.from_pretrained(source, revision=revision)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError) as error:
             raise ValueError(
                 f"{source} is no model that answers questions about pictures; expected one in transformers format, "
                 f"with its processor. transformers says: {error}"

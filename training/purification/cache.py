@@ -56,6 +56,7 @@ class RegionCache:
         if parameters is not None:
             self._require(_plain(parameters))
         self.names: dict[tuple[str, int, int], str] = {}
+        self.calibrated: Calibration | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -113,15 +114,19 @@ class RegionCache:
 
     def calibration(self) -> Calibration:
         """Give the calibration that was fitted last. Raises CacheError where there is none."""
+        if self.calibrated is not None:
+            return self.calibrated
         path = self.folder / CALIBRATION
         if not path.is_file():
             raise CacheError(
                 f"{self.folder} holds no {CALIBRATION}: training/purify_labels.py was not finished; run it again."
             )
-        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        self.calibrated = Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return self.calibrated
 
     def keep_calibration(self, calibration: Calibration) -> None:
         """Keep a calibration next to the scores."""
+        self.calibrated = calibration
         _write(self.folder / CALIBRATION, json.dumps(calibration.to_dict(), indent=1).encode())
 
     def _file(self, image: ImageFile) -> Path:

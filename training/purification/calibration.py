@@ -104,7 +104,7 @@ def fit_calibration(scores: Tensor, truth: Tensor, *, min_precision: float = 0.6
         min_precision: classes with less are barred.
 
     Raises:
-        CalibrationError: it abstained everywhere, or its mean accuracy is at most 1 / K + 0.05.
+        CalibrationError: it abstained everywhere, its mean accuracy is at most 1 / K + 0.05, or every class is barred.
     """
     num_classes = scores.shape[1]
     answered = ~scores.isnan().any(1)
@@ -144,6 +144,12 @@ def fit_calibration(scores: Tensor, truth: Tensor, *, min_precision: float = 0.6
             "Describe the classes better (--concepts), or take another model."
         )
     barred = [k for k, value in enumerate(precision.tolist()) if not value >= min_precision]
+    if len(barred) == num_classes:
+        raise CalibrationError(
+            f"No class is right on {100 * min_precision:.0f} % of the labelled regions where the model names it; the "
+            f"best one is on {100 * precision.nan_to_num(0).max():.0f} %, so nothing would be purified. Describe the "
+            "classes better (--concepts), take another model, or lower --min_precision."
+        )
     return Calibration(
         temperature=temperature,
         bias=tuple(bias.detach().tolist()),

@@ -75,31 +75,36 @@ def crop_boxes(regions: Tensor, options: CropOptions) -> dict[int, tuple[int, in
     return boxes
 
 
+def hidden_outside(image: Tensor, options: CropOptions) -> Tensor | None:
+    """Make the picture (3, H, W) whose pixels the second view shows outside a region; None for no such view."""
+    if options.outside == "none":
+        return None
+    if options.outside == "mean":
+        return image.mean((1, 2), keepdim=True).expand_as(image)
+    return gaussian_blur(image.cpu(), BLUR_PX).to(image.device)
+
+
 def region_views(
-    image: Tensor, regions: Tensor, boxes: dict[int, tuple[int, int, int, int]], options: CropOptions, size_px: int
+    image: Tensor, outside: Tensor | None, regions: Tensor, boxes: dict[int, tuple[int, int, int, int]], size_px: int
 ) -> Tensor:
-    """Show regions plainly and, unless `outside` is "none", with the outside blurred or filled.
+    """Show regions plainly and, where there is an `outside`, with its pixels around them.
 
     Args:
         image: (3, H, W) float32 in [0, 1].
+        outside: the same, see `hidden_outside`.
         regions: (H, W) int64 on the same device.
         boxes: of the regions that are shown, see `crop_boxes`.
-        options: how a region is shown.
         size_px: side S of a view.
 
     Returns:
         (R, V, 3, S, S) float32 in [0, 1], with V = 1 or 2.
     """
-    if options.outside == "blur":
-        background = gaussian_blur(image.cpu(), BLUR_PX).to(image.device)
-    else:
-        background = image.mean((1, 2), keepdim=True).expand_as(image)
     shown = []
     for region, (top, left, bottom, right) in boxes.items():
         place = (slice(top, bottom), slice(left, right))
         views = [image[:, *place]]
-        if options.outside != "none":
-            views.append(torch.where(regions[place] == region, image[:, *place], background[:, *place]))
+        if outside is not None:
+            views.append(torch.where(regions[place] == region, image[:, *place], outside[:, *place]))
         shown.append(resized(torch.stack(views), size_px))
     return torch.stack(shown)
 

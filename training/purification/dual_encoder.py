@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.purification.class_bank import ClassBank
-from training.purification.crops import CropOptions, crop_boxes, region_views
+from training.purification.crops import CropOptions, crop_boxes, hidden_outside, region_views
 from training.purification.regions import count_regions
 from training.purification.scorers import Audit, empty_scores
 from training.purification.towers import Towers
@@ -55,9 +55,10 @@ class DualEncoderScorer:
         """Score the regions (H, W) of a picture (3, H, W); see `Scorer`."""
         scores = empty_scores(count_regions(regions), len(self.bank.names))
         boxes = list(crop_boxes(regions, self.crops).items())
+        outside = hidden_outside(image, self.crops)
         for start in range(0, len(boxes), self.batch_size):
             chunk = dict(boxes[start : start + self.batch_size])
-            views = region_views(image, regions, chunk, self.crops, self.towers.size_px)
+            views = region_views(image, outside, regions, chunk, self.towers.size_px)
             embedded = self.towers.embed_images(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (R, V, E)
             self.audit.calls += 1
             weights = embedded.new_tensor(self.view_weights)[:, None]

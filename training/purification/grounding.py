@@ -22,7 +22,13 @@ QUESTION = (
     'them in the form {{"bbox_2d": [x1, y1, x2, y2], "label": "<name>"}}.'
 )
 # What the coordinates of a model's answers are counted in.
-FRAMES: Mapping[str, Frame] = {"qwen2_vl": "thousand", "qwen2_5_vl": "seen", "qwen3_vl": "thousand"}
+FRAMES: Mapping[str, Frame] = {
+    "internvl": "thousand",
+    "qwen2_vl": "thousand",
+    "qwen2_5_vl": "seen",
+    "qwen3_vl": "thousand",
+    "qwen3_vl_moe": "thousand",
+}
 LEAST = 0.02  # share that a class without a mask counts with
 
 _BOX_KEYS, _LABEL_KEYS = ("bbox_2d", "bbox", "box_2d", "box"), ("label", "class", "name", "category")
@@ -82,13 +88,13 @@ class GroundingScorer:
         segmenter: from boxes to masks; None takes the boxes themselves.
         bank: the classes in words; a synonym in an answer counts as its class.
         frame: what coordinates are counted in: "seen", the pixels of the picture as the processor resized it;
-            "thousand", thousandths of its sides; "image", its own pixels. None: what the model is known for, or "seen".
+            "thousand", thousandths of its sides; "image", its own pixels. None: what the model is known for.
         min_coverage: share of a region that the masks of some class must cover.
         max_new_tokens: of an answer.
         skipped: ids of classes that cannot be boxed, such as the background; they are not asked for.
 
     Raises:
-        ValueError: the frame is unknown.
+        ValueError: the frame is unknown, or none is given for a model that is not known.
     """
 
     def __init__(
@@ -104,7 +110,13 @@ class GroundingScorer:
     ) -> None:
         """Take the two models."""
         self.model, self.segmenter, self.bank = model, segmenter, bank
-        self.frame: Frame = frame or FRAMES.get(model.model.config.model_type, "seen")
+        model_type = model.model.config.model_type
+        if frame is None and model_type not in FRAMES:
+            raise ValueError(
+                f"{model.identity['model']} is a {model_type}, and what its coordinates are counted in is not known "
+                f"here; expected a frame, one of {', '.join(get_args(Frame))} (--frame). See how the model was trained."
+            )
+        self.frame: Frame = frame or FRAMES[model_type]
         if self.frame not in get_args(Frame):
             raise ValueError(f"frame must be one of {', '.join(get_args(Frame))}; got '{self.frame}'")
         self.min_coverage, self.max_new_tokens = min_coverage, max_new_tokens

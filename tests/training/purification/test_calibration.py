@@ -72,6 +72,8 @@ def test_chance_is_refused():
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(CalibrationError, match=r"recognises \d+ % of the labelled regions"):
         fit_calibration(torch.zeros(90, 3), torch.randint(3, (90,), generator=generator))
+    with pytest.raises(CalibrationError, match="No class is right on 95 %"):
+        fit_calibration(*answers(noise=1.5), min_precision=0.95)
     with pytest.raises(CalibrationError, match="abstained on all 5"):
         fit_calibration(torch.full((5, 3), torch.nan), torch.zeros(5, dtype=torch.int64))
 

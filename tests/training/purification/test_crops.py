@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.purification.crops import CropOptions, crop_boxes, outlined_crop, region_views
+from training.purification.crops import CropOptions, crop_boxes, hidden_outside, outlined_crop, region_views
 
 
 def boxes_of(regions, **options):
@@ -22,17 +22,18 @@ def test_small_regions_get_the_smallest_crop(regions):
 
 
 def test_views_show_the_region_and_hide_the_rest(picture, regions):
-    options = CropOptions(context=1.0, min_crop_px=1, outside="mean")
+    options = CropOptions(outside="mean")
     boxes = {3: (30, 30, 40, 40)}
-    plain, hidden = region_views(picture, regions, boxes, options, 10)[0]
+    plain, hidden = region_views(picture, hidden_outside(picture, options), regions, boxes, 10)[0]
     torch.testing.assert_close(plain, picture[:, 30:, 30:])
     torch.testing.assert_close(hidden[:, 5:, 5:], picture[:, 35:, 35:])
     torch.testing.assert_close(hidden[:, 0, 0], picture.mean((1, 2)))
-    assert region_views(picture, regions, boxes, CropOptions(outside="none"), 7).shape == (1, 1, 3, 7, 7)
+    assert hidden_outside(picture, CropOptions(outside="none")) is None
+    assert region_views(picture, None, regions, boxes, 7).shape == (1, 1, 3, 7, 7)
 
 
 def test_the_blurred_outside_has_less_contrast(picture, regions):
-    blurred = region_views(picture, regions, {0: (0, 0, 40, 40)}, CropOptions(outside="blur"), 40)[0, 1]
+    blurred = hidden_outside(picture, CropOptions(outside="blur"))
     assert blurred[:, 20:, 20:].std() < 0.2 * picture[:, 20:, 20:].std()
 
 

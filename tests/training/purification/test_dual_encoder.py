@@ -1,20 +1,16 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 
 from training.purification.crops import CropOptions
-from training.purification.dense import DenseScorer
 from training.purification.dual_encoder import DualEncoderScorer
-from training.purification.towers import load_towers
 
 OPTIONS = CropOptions(min_crop_px=16)
 
 
-@pytest.mark.parametrize("make", [lambda t, b: DualEncoderScorer(t, b, crops=OPTIONS), DenseScorer])
-def test_every_region_gets_a_score_and_always_the_same(make, towers, bank, picture, regions):
-    scorer = make(towers, replace(bank, negatives=()))
+def test_every_region_gets_a_score_and_always_the_same(towers, bank, picture, regions):
+    scorer = DualEncoderScorer(towers, replace(bank, negatives=()), crops=OPTIONS)
     scores = scorer.score(picture, regions)
     assert scores.shape == (4, 3) and scores.dtype == torch.float32
     assert scores.isnan().all(1).tolist() == [False, True, False, False]
@@ -61,42 +57,7 @@ def test_the_scale_of_the_towers_and_the_negatives_count(bank, picture, regions)
     torch.testing.assert_close(DualEncoderScorer(Axes(), bank).score(picture, regions)[2], torch.tensor([0, 10.0, 0]))
 
 
-def test_dense_scores_are_means_of_patches(towers, bank, picture):
-    scorer = DenseScorer(towers, replace(bank, negatives=()))
-    assert scorer.patch_embeddings(picture).shape == (12, 2, 2)  # 40 px are two patches of 16
-    halves = torch.arange(40).ge(20).long().expand(40, 40)
-    bank_of_one = replace(bank, negatives=(), synonyms=(("water",), ("road",), ("grass",)))
-    scorer = DenseScorer(towers, bank_of_one)
-    whole, parts = scorer.score(picture, torch.zeros(40, 40, dtype=torch.int64)), scorer.score(picture, halves)
-    torch.testing.assert_close(parts.mean(0, keepdim=True), whole)
-
-
-def test_dense_needs_a_clip_of_transformers(bank):
-    class Other:
-        identity = {"model": "remote.pt"}
-
-    with pytest.raises(ValueError, match="remote.pt is no CLIP in transformers format"):
-        DenseScorer(Other(), bank)
-
-
 def test_parameters_name_the_model_and_the_words(towers, bank, clip_folder):
     parameters = DualEncoderScorer(towers, bank, crops=OPTIONS).parameters()
     assert parameters["model"] == Path(clip_folder).name and len(parameters["revision"]) == 16
     assert parameters["min_crop_px"] == 16 and parameters["synonyms"] == bank.synonyms
-
-
-def test_another_model_is_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match="nothing-here has no image and text towers"):
-        load_towers(str(tmp_path / "nothing-here"))
-
-
-def test_a_checkpoint_of_open_clip_scores_too(tmp_path, bank, picture, regions):
-    import open_clip
-
-    torch.manual_seed(0)
-    model = open_clip.create_model("ViT-S-16-alt", pretrained=None)
-    torch.save(model.state_dict(), tmp_path / "remote.pt")
-    towers = load_towers(str(tmp_path / "remote.pt"), open_clip_model="ViT-S-16-alt")
-    assert towers.size_px == 224 and towers.identity["open_clip_model"] == "ViT-S-16-alt"
-    scores = DualEncoderScorer(towers, replace(bank, negatives=()), crops=OPTIONS).score(picture, regions)
-    assert scores.isnan().all(1).tolist() == [False, True, False, False]

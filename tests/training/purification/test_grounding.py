@@ -70,11 +70,17 @@ def test_a_detection_goes_through_sam(segmenter, bank, picture):
 
 
 @pytest.mark.parametrize(
-    "model_type, box", [("qwen2_5_vl", [0, 0, 7, 7]), ("qwen3_vl", [0, 0, 350, 350]), ("smolvlm", [0, 0, 7, 7])]
+    "model_type, frame, box",
+    [
+        ("qwen2_5_vl", None, [0, 0, 7, 7]),
+        ("qwen3_vl", None, [0, 0, 350, 350]),
+        ("smolvlm", "image", [0, 0, 14, 14]),
+        ("qwen3_vl", "seen", [0, 0, 7, 7]),
+    ],
 )
-def test_coordinates_are_counted_as_the_model_does(bank, picture, model_type, box):
+def test_coordinates_are_counted_as_the_model_does(bank, picture, model_type, frame, box):
     text = f'[{{"bbox_2d": {box}, "label": "road"}}]'
-    maps = GroundingScorer(Detecting(text, model_type), None, bank).ground(picture)
+    maps = GroundingScorer(Detecting(text, model_type), None, bank, frame=frame).ground(picture)
     assert maps[1, :14, :14].all() and maps.sum() == 14 * 14
 
 
@@ -100,3 +106,7 @@ def test_what_cannot_be_boxed_is_not_asked_for(bank, picture):
 def test_refuses_an_unknown_frame(bank):
     with pytest.raises(ValueError, match="seen, thousand, image"):
         GroundingScorer(Detecting(""), None, bank, frame="metres")
+    with pytest.raises(
+        ValueError, match="detecting is a smolvlm, and what its coordinates are counted in is not known"
+    ):
+        GroundingScorer(Detecting("", "smolvlm"), None, bank)
