@@ -1,4 +1,4 @@
-"""The `co2s` command: describe a data set, check it, draw a split; prepare a public one."""
+"""The `co2s` command: describe a data set, check it, draw a split; prepare a public one, or fetch one of the Hub."""
 
 import argparse
 import sys
@@ -16,6 +16,7 @@ from .data.description import (
 )
 from .data.discover import discover
 from .data.folders import count_class_pixels
+from .data.hub import fetch
 from .data.prepare import prepare
 from .data.report import check_dataset
 from .data.splits import Blocks, Grouping, draw_split, leaks, write_split
@@ -29,12 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"co2s: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"co2s: interrupted{'; the same command goes on' if arguments.resumes else ''}", file=sys.stderr)
+        return 130  # as shells count it
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="co2s", description="Land-cover maps from few masks and much imagery.")
+    parser.set_defaults(resumes=False)
     data = parser.add_subparsers(required=True, metavar="data").add_parser("data", help="describe and check data sets")
-    actions = data.add_subparsers(required=True, metavar="init|check|split|prepare")
+    actions = data.add_subparsers(required=True, metavar="init|check|split|prepare|fetch")
 
     init = actions.add_parser("init", help="write the dataset.yaml of a folder of images and masks")
     init.add_argument("folder", type=Path, help="folder of the data set; nothing in it is changed")
@@ -75,8 +80,22 @@ def _parser() -> argparse.ArgumentParser:
     ready.add_argument("source", type=Path, help="the unpacked download")
     ready.add_argument("output", type=Path, help="folder to make")
     ready.add_argument("--protocol", required=True, help="whose tiles, such as RS-MTDF")
-    ready.add_argument("--force", action="store_true", help="replace what an earlier run made")
-    ready.set_defaults(run=_prepare)
+    ready.add_argument("--force", action="store_true", help="replace what an earlier run made, or began")
+    ready.set_defaults(run=_prepare, resumes=True)
+
+    hub = actions.add_parser("fetch", help="turn a labelled data set of the Hub into images and labels")
+    hub.add_argument("source", metavar="hub_id", help="id on the Hub, such as user/name; or a folder laid out like one")
+    hub.add_argument("output", type=Path, help="folder to make")
+    hub.add_argument(
+        "--split", nargs="+", default=["train"], help="default: train; give a test split a folder of its own"
+    )
+    hub.add_argument("--image_column", help="column of the images; default: the only one, or the one named like that")
+    hub.add_argument("--mask_column", help="column of the masks; default: the one named like that")
+    hub.add_argument("--config", help="configuration, of a data set with several")
+    hub.add_argument("--revision", help="commit, branch or tag; default: the newest")
+    hub.add_argument("--skip_broken", action="store_true", help="leave out rows that cannot be used, and name them")
+    hub.add_argument("--force", action="store_true", help="replace what an earlier run made, or began")
+    hub.set_defaults(run=_fetch, resumes=True)
     return parser
 
 
@@ -165,6 +184,29 @@ def _prepare(arguments: argparse.Namespace) -> int:
     record = prepare(arguments.name, arguments.protocol, arguments.source, arguments.output, force=arguments.force)
     print(f"{record['images']} images of {record['dataset']}, protocol {record['protocol']}, in {arguments.output}.")
     for key in ("licence", "citation", "note"):
+        if record[key]:
+            print(f"{key.capitalize()}: {record[key]}")
+    print(f"Next: co2s data init {arguments.output}")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    record = fetch(
+        arguments.source,
+        arguments.output,
+        splits=arguments.split,
+        image_column=arguments.image_column,
+        mask_column=arguments.mask_column,
+        config=arguments.config,
+        revision=arguments.revision,
+        skip_broken=arguments.skip_broken,
+        force=arguments.force,
+    )
+    for split, counts in record["counts"].items():
+        print(f"{split}: {counts['images']} images, {counts['masks']} of them with a mask.")
+    for error in record["left_out"]:
+        print(f"Left out: {error}")
+    for key in ("licence", "citation"):
         if record[key]:
             print(f"{key.capitalize()}: {record[key]}")
     print(f"Next: co2s data init {arguments.output}")

@@ -8,6 +8,18 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, CLIPVisionConfig, DINOv3ViTConfig, PreTrainedConfig
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from .pretrained_backbones import (
+    DINO_MODEL_TYPES,
+    band_fields,
+    check_accepted,
+    check_bands,
+    check_class_names,
+    check_statistics,
+    read_dino_config,
+    without_rope_augmentation,
+)
+from .segmentation import check_window, default_stride_px
+
 # The backbones of the paper have 12 blocks; other depths take their skips at the same relative depth.
 PAPER_DEPTH, PAPER_CLIP_SKIPS, PAPER_DINOV3_SKIPS = 12, (0, 4), (2, 7)
 
@@ -18,9 +30,6 @@ PAPER_DINOV3: dict[str, Any] = {
     "num_register_tokens": 4,
 }
 
-# The second student may be any plain ViT of the DINO family that transformers offers as a backbone.
-DINO_MODEL_TYPES = ("dinov3_vit", "dinov2", "dinov2_with_registers")
-
 # What the released code computes (the configuration's other fields do not differ from the paper's meaning).
 OFFICIAL_NUMERICS: dict[str, Any] = {
     "clip_image_mean": IMAGENET_DEFAULT_MEAN,
@@ -30,8 +39,6 @@ OFFICIAL_NUMERICS: dict[str, Any] = {
     "dinov3_logits_size": 256,
     "dinov3_pads_input": False,
 }
-
-RGB = ("red", "green", "blue")
 
 # Where the Auto classes find the code that lies next to a saved model.
 AUTO_MAP = {
@@ -137,11 +144,11 @@ class Co2SConfig(PreTrainedConfig):
         if isinstance(self.clip_config, dict):
             self.clip_config = CLIPVisionConfig.from_dict(self.clip_config)
         if self.dinov3_config is None:
-            self.dinov3_config = _without_rope_augmentation(DINOv3ViTConfig(**PAPER_DINOV3))
+            self.dinov3_config = without_rope_augmentation(DINOv3ViTConfig(**PAPER_DINOV3))
         # The declared default is DINOv3; another member of the family announces itself by its model_type.
         if isinstance(self.dinov3_config, dict):
             model_type = self.dinov3_config.get("model_type", "dinov3_vit")
-            _refuse_unless(model_type in DINO_MODEL_TYPES, f"dinov3_config is a {model_type!r}", DINO_MODEL_TYPES)
+            check_accepted(model_type in DINO_MODEL_TYPES, f"dinov3_config is a {model_type!r}", DINO_MODEL_TYPES)
             self.dinov3_config = AutoConfig.for_model(**{**self.dinov3_config, "model_type": model_type})
         super().__post_init__(**kwargs)
         if self.clip_skip_layers is None:
@@ -149,7 +156,7 @@ class Co2SConfig(PreTrainedConfig):
         if self.dinov3_skip_layers is None:
             self.dinov3_skip_layers = _at_relative_depth(PAPER_DINOV3_SKIPS, self.dinov3_config.num_hidden_layers, 1)
         if self.window_stride_px is None:
-            self.window_stride_px = int(self.window_px * (1 - 1 / 6))
+            self.window_stride_px = default_stride_px(self.window_px)
         self._check_channels()
         self._check_layers()
         self._set_dinov3_outputs()
@@ -169,19 +176,8 @@ class Co2SConfig(PreTrainedConfig):
                 f"clip_config.num_channels is {channels} but dinov3_config.num_channels is "
                 f"{self.dinov3_config.num_channels}: both students see the same image."
             )
-        if self.bands is not None and (len(self.bands) != channels or len(set(self.bands)) != channels):
-            raise ValueError(
-                f"bands is {list(self.bands)} but clip_config.num_channels is {channels}: give each band one name, "
-                "in the order of the bands."
-            )
-        for name in ("image", "clip_image", "dinov3_image"):
-            for statistic in ("mean", "std"):
-                values = getattr(self, f"{name}_{statistic}")
-                if len(values) != channels:
-                    raise ValueError(
-                        f"{name}_{statistic} has {len(values)} values but clip_config.num_channels is {channels}: "
-                        f"give one value for each band."
-                    )
+        check_bands(self.bands, channels, "clip_config.num_channels")
+        check_statistics(self, ("image", "clip_image", "dinov3_image"), channels, "clip_config.num_channels")
 
     def _check_layers(self) -> None:
         assert self.clip_skip_layers is not None and self.dinov3_skip_layers is not None  # __post_init__
@@ -198,11 +194,7 @@ class Co2SConfig(PreTrainedConfig):
         for channels in (self.head_channels, *self.head_up_channels):
             if channels % 16:
                 raise ValueError(f"head width {channels} is not a multiple of 16, the head's group norm size.")
-        if self.window_px < 1 or not 1 <= self.window_stride_px <= self.window_px:
-            raise ValueError(
-                f"window_stride_px is {self.window_stride_px} but window_px is {self.window_px}: "
-                f"the stride must lie between 1 and the window, or pixels would be left out."
-            )
+        check_window(self.window_px, self.window_stride_px)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields and the complete `AUTO_MAP`.
@@ -246,9 +238,7 @@ class Co2SConfig(PreTrainedConfig):
         Raises:
             ValueError: a folder holds another kind of model, or the classes are unusable.
         """
-        names = list(class_names)
-        if len(names) < 2 or len(set(names)) != len(names):
-            raise ValueError(f"expected at least two different class names, found {names}.")
+        names = check_class_names(class_names)
         clip_config = CLIPVisionConfig(**TINY_CLIP) if clip is None else read_clip_config(clip)
         dinov3_config = _tiny_dinov3() if dinov3 is None else read_dino_config(dinov3)
         fields: dict[str, Any] = dict(TINY_HEAD) if clip is None and dinov3 is None else {}
@@ -259,7 +249,9 @@ class Co2SConfig(PreTrainedConfig):
         elif numerics != "native":
             raise ValueError(f"numerics is {numerics!r}, expected 'native' or 'official'.")
         pretrained = [config for config, source in ((clip_config, clip), (dinov3_config, dinov3)) if source is not None]
-        fields.update(_band_fields(clip_config.num_channels, pretrained, num_channels, bands, overrides))
+        fields.update(
+            band_fields(clip_config.num_channels, pretrained, num_channels, bands, overrides, ("clip", "dinov3"))
+        )
         if num_channels is not None or bands is not None:
             clip_config.num_channels = dinov3_config.num_channels = num_channels or len(bands or ())
         fields.update(overrides)
@@ -272,36 +264,10 @@ class Co2SConfig(PreTrainedConfig):
         )
 
 
-def _band_fields(
-    default: int,
-    pretrained: Sequence[PreTrainedConfig],
-    num_channels: int | None,
-    bands: Sequence[str] | None,
-    given: dict[str, Any],
-) -> dict[str, Any]:
-    """Fields of `Co2SConfig` that follow from the bands of the images; `default` is how many the backbones take."""
-    names = None if bands is None else [str(name).lower() for name in bands]
-    count = num_channels or (default if names is None else len(names))
-    fields: dict[str, Any] = {"bands": names}
-    is_rgb = count == 3 and names in (None, list(RGB))
-    if not is_rgb:
-        missing = sorted({"image_mean", "image_std"} - given.keys())
-        if missing:
-            raise ValueError(
-                f"The images have {count} bands{'' if names is None else ': ' + ', '.join(names)}; expected "
-                f"{' and '.join(missing)}, one number for each band of images in [0, 1]: the default is that of RGB."
-            )
-        statistics = [(student, name) for student in ("clip", "dinov3") for name in ("image_mean", "image_std")]
-        fields |= {f"{student}_{name}": given[name] for student, name in statistics}
-    if any(config.num_channels != count or (count == 3 and not is_rgb) for config in pretrained):
-        fields["band_adaptation"] = "rgb_and_mean" if set(RGB) <= set(names or ()) else "mean"
-    return fields
-
-
 def read_clip_config(source: str | PathLike[str]) -> CLIPVisionConfig:
     """Vision configuration of a CLIP folder or Hub id; ValueError where it holds another kind of model."""
     config = AutoConfig.from_pretrained(source)
-    _refuse_unless(
+    check_accepted(
         config.model_type in ("clip", "clip_vision_model"), f"{source} holds a {config.model_type!r} model", ("clip",)
     )
     if config.model_type == "clip":
@@ -312,36 +278,14 @@ def read_clip_config(source: str | PathLike[str]) -> CLIPVisionConfig:
     return config
 
 
-def read_dino_config(source: str | PathLike[str]) -> PreTrainedConfig:
-    """Configuration of a DINOv3 or DINOv2 folder or Hub id; ValueError where it holds another kind of model."""
-    config = AutoConfig.from_pretrained(source)
-    _refuse_unless(
-        config.model_type in DINO_MODEL_TYPES, f"{source} holds a {config.model_type!r} model", DINO_MODEL_TYPES
-    )
-    config.dtype = None
-    return _without_rope_augmentation(config)
-
-
 def _tiny_dinov3() -> PreTrainedConfig:
-    return _without_rope_augmentation(DINOv3ViTConfig(**TINY_DINOV3))
-
-
-def _without_rope_augmentation(config: PreTrainedConfig) -> PreTrainedConfig:
-    # transformers switches DINOv3's pretraining augmentation of the positions on in train(); Co2S trains without it.
-    if config.model_type == "dinov3_vit":
-        config.pos_embed_shift = config.pos_embed_jitter = config.pos_embed_rescale = None
-    return config
+    return without_rope_augmentation(DINOv3ViTConfig(**TINY_DINOV3))
 
 
 def _at_relative_depth(layers: Sequence[int], depth: int, end: int) -> list[int]:
     """Blocks of a network of `depth` blocks that lie where `layers` lie in one of 12; `end` 1 counts from its end."""
     scaled = [max(0, round((layer + end) * depth / PAPER_DEPTH) - end) for layer in layers]
     return [min(scaled[0], depth - 2), max(scaled[1], scaled[0] + 1)]
-
-
-def _refuse_unless(accepted: bool, found: str, expected: Sequence[str]) -> None:
-    if not accepted:
-        raise ValueError(f"{found}, expected one of {', '.join(expected)} in transformers format.")
 
 
 __all__ = ["Co2SConfig"]

@@ -5,10 +5,8 @@ gives three feature maps and a guidance head that turns them, with one guidance 
 student is guided explicitly, by embeddings of class texts; the DINOv3 student implicitly, by learnable queries.
 """
 
-import copy
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -16,17 +14,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoBackbone, CLIPVisionModelWithProjection, PreTrainedModel
+from transformers import AutoBackbone, CLIPVisionModelWithProjection
 from transformers import initialization as init
-from transformers.utils import logging
 from transformers.utils.generic import ModelOutput
 
 from .class_texts_co2s import encode_class_texts, has_text_tower, stand_in_embeddings
-from .configuration_co2s import RGB, Co2SConfig, read_clip_config, read_dino_config
+from .configuration_co2s import Co2SConfig, read_clip_config
 from .guidance_head_co2s import Co2SFusedLinear, Co2SGuidanceHead, Co2SZeroBiasConv2d, Co2SZeroBiasLinear, Pyramid
-
-IGNORE_INDEX = 255
-WINDOW_BATCH = 8  # windows per forward pass of the sliding window: bounds memory, not results
+from .pretrained_backbones import Renormalize, load_backbone, read_dino_config
+from .segmentation import SegmentationPreTrainedModel, cross_entropy, pad, padded_size, slide
 
 
 @dataclass
@@ -55,36 +51,10 @@ class Co2SOutput(ModelOutput):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Co2SRenormalize(nn.Module):
-    """From the normalisation of the incoming image to the one that a student's weights were trained with.
-
-    A student trained with the incoming statistics gets scale 1 and shift 0 exactly.
-    """
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-
-    def __init__(
-        self, mean: Sequence[float], std: Sequence[float], new_mean: Sequence[float], new_std: Sequence[float]
-    ):
-        super().__init__()
-        self.scale_values = [old / new for old, new in zip(std, new_std, strict=True)]
-        self.shift_values = [(old - new) / unit for old, new, unit in zip(mean, new_mean, new_std, strict=True)]
-        self.register_buffer("scale", torch.empty(len(mean), 1, 1, dtype=torch.float32), persistent=False)
-        self.register_buffer("shift", torch.empty(len(mean), 1, 1, dtype=torch.float32), persistent=False)
-
-    def reset(self) -> None:
-        init.copy_(self.scale, torch.tensor(self.scale_values).view(-1, 1, 1))
-        init.copy_(self.shift, torch.tensor(self.shift_values).view(-1, 1, 1))
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return pixel_values * self.scale + self.shift
-
-
 class Co2SStudent(nn.Module):
     """A backbone, its guidance vectors and its guidance head; subclasses give `pyramid` and `guidance`."""
 
-    renormalize: Co2SRenormalize
+    renormalize: Renormalize
     head: Co2SGuidanceHead
     logits_size: int | None
     pad_multiple: int
@@ -115,23 +85,19 @@ class Co2SStudent(nn.Module):
             pyramid = early, middle, final
         logits = self.head(pyramid, self.guidance())
         if self.logits_size is None:
-            padded_size = self._padded_size(height, width)
-            logits = F.interpolate(logits, padded_size, mode="bilinear")[..., :height, :width]
+            size = self._padded_size(height, width)
+            logits = F.interpolate(logits, size, mode="bilinear")[..., :height, :width]
         else:
             logits = F.interpolate(logits, (self.logits_size, self.logits_size), mode="bilinear")
             logits = F.interpolate(logits, (height, width), mode="bilinear")
         return logits[: len(pixel_values)], logits[len(pixel_values) :]
 
     def _padded_size(self, height: int, width: int) -> tuple[int, int]:
-        padded_height, padded_width = (
-            max(math.ceil(side / self.pad_multiple) * self.pad_multiple, self.min_size) for side in (height, width)
-        )
-        return padded_height, padded_width
+        return padded_size(height, width, self.pad_multiple, self.min_size)
 
     def _pad(self, pixel_values: torch.Tensor) -> torch.Tensor:
         height, width = pixel_values.shape[-2:]
-        padded_height, padded_width = self._padded_size(height, width)
-        return F.pad(pixel_values, (0, padded_width - width, 0, padded_height - height))
+        return pad(pixel_values, self._padded_size(height, width))
 
 
 class Co2SClipStudent(Co2SStudent):
@@ -149,7 +115,7 @@ class Co2SClipStudent(Co2SStudent):
         self.logits_size = config.clip_logits_size
         self.pad_multiple = clip.patch_size
         self.min_size = config.head_pool_size * clip.patch_size  # the head pools its grid once
-        self.renormalize = Co2SRenormalize(
+        self.renormalize = Renormalize(
             config.image_mean, config.image_std, config.clip_image_mean, config.clip_image_std
         )
         self.backbone = CLIPVisionModelWithProjection._from_config(clip)
@@ -195,7 +161,7 @@ class Co2SDinov3Student(Co2SStudent):
         self.logits_size = config.dinov3_logits_size
         self.pad_multiple = dinov3.patch_size if config.dinov3_pads_input else 1
         self.min_size = config.head_pool_size * dinov3.patch_size
-        self.renormalize = Co2SRenormalize(
+        self.renormalize = Renormalize(
             config.image_mean, config.image_std, config.dinov3_image_mean, config.dinov3_image_std
         )
         self.backbone = AutoBackbone.from_config(dinov3)
@@ -236,25 +202,12 @@ def fuse_logits(clip_logits: torch.Tensor, dinov3_logits: torch.Tensor, fusion: 
     raise ValueError(f"fusion is {fusion!r}, expected 'confidence', 'mean', 'clip' or 'dinov3'.")
 
 
-def window_starts(size: int, window: int, stride: int) -> list[int]:
-    """First pixels of the windows that cover one axis; the last window is shifted back to end at the border."""
-    count = max(size - window + stride - 1, 0) // stride + 1
-    return [max(min(index * stride + window, size) - window, 0) for index in range(count)]
-
-
-class Co2SPreTrainedModel(PreTrainedModel):
-    """Initialisation and the abilities that transformers asks a model class for."""
+class Co2SPreTrainedModel(SegmentationPreTrainedModel):
+    """Initialisation."""
 
     config: Co2SConfig
     config_class = Co2SConfig
     base_model_prefix = "co2s"
-    main_input_name = "pixel_values"
-    input_modalities = ["image"]
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
     _no_split_modules = ["Co2SGuidanceHead"]
 
     @torch.no_grad()
@@ -269,7 +222,7 @@ class Co2SPreTrainedModel(PreTrainedModel):
         GroupNorm, LayerNorm     weight 1, bias 0
         renormalize              from the configuration
         """
-        if isinstance(module, Co2SRenormalize):
+        if isinstance(module, Renormalize):
             module.reset()
         elif isinstance(module, Co2SClipStudent):
             init.normal_(module.text_embeddings)
@@ -293,6 +246,11 @@ class Co2SPreTrainedModel(PreTrainedModel):
 class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
     """Two students and their fusion: land cover for every pixel of an image of any size."""
 
+    # Fields of the output: of each student, of each student's perturbed features, and all that is worth evaluating.
+    students = {"clip": "clip_logits", "dinov3": "dinov3_logits"}
+    perturbed = {"clip": "clip_perturbed_logits", "dinov3": "dinov3_perturbed_logits"}
+    predictions = {**students, "fused": "logits"}
+
     def __init__(self, config: Co2SConfig):
         """Build both students with random weights."""
         super().__init__(config)
@@ -310,14 +268,6 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         for name, parameter in self.dinov3.backbone.embeddings.named_parameters():
             if name == "mask_token":  # some DINOv2 come without
                 parameter.requires_grad_(False)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """See `PreTrainedModel.from_pretrained`; loading makes every parameter trainable, so freeze again."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.freeze_unused()
-        return loaded
 
     def forward(
         self,
@@ -356,7 +306,7 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             perturbed = (None, None) if perturbed_rows is None else (clip_perturbed, dinov3_perturbed)
         loss = None
         if labels is not None:
-            loss = _cross_entropy(clip_logits, labels) + _cross_entropy(dinov3_logits, labels)
+            loss = cross_entropy(clip_logits, labels) + cross_entropy(dinov3_logits, labels)
         output = Co2SOutput(
             loss=loss,
             logits=fuse_logits(clip_logits, dinov3_logits, fusion or self.config.fusion),
@@ -367,42 +317,17 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         )
         return output if return_dict else output.to_tuple()
 
-    def _check_input(self, pixel_values: torch.Tensor, labels: torch.Tensor | None) -> None:
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
-            raise ValueError(
-                f"pixel_values are {tuple(pixel_values.shape)}, expected (batch_size, {self.config.num_channels}, "
-                f"height, width): this model was built for {self.config.num_channels} bands."
-            )
-        expected = (pixel_values.shape[0], *pixel_values.shape[-2:])
-        if labels is not None and tuple(labels.shape) != expected:
-            raise ValueError(f"labels are {tuple(labels.shape)}, expected {expected}, one id for each pixel.")
-
-    def _slide(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both students' logits averaged over overlapping windows; all windows of an image have one size."""
-        height, width = pixel_values.shape[-2:]
-        window, stride = self.config.window_px, self.config.window_stride_px
-        assert stride is not None  # the configuration fills it in
-        corners = [
-            (top, left)
-            for top in window_starts(height, window, stride)
-            for left in window_starts(width, window, stride)
-        ]
-        places = [(row, top, left) for row in range(len(pixel_values)) for top, left in corners]
-        sums = pixel_values.new_zeros(2, len(pixel_values), self.config.num_labels, height, width)
-        visits = pixel_values.new_zeros(height, width)
-        for top, left in corners:
-            visits[top : top + window, left : left + window] += 1
-        for start in range(0, len(places), WINDOW_BATCH):
-            chunk = places[start : start + WINDOW_BATCH]
-            windows = torch.stack(
-                [pixel_values[row, :, top : top + window, left : left + window] for row, top, left in chunk]
-            )
-            for student, total in zip((self.clip, self.dinov3), sums, strict=True):
-                logits, _ = student(windows, None, 0.0)
-                for (row, top, left), part in zip(chunk, logits.to(sums.dtype), strict=True):
-                    total[row, :, top : top + window, left : left + window] += part
-        clip_logits, dinov3_logits = sums / visits
-        return clip_logits, dinov3_logits
+    def _slide(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Both students' logits averaged over overlapping windows."""
+        assert self.config.window_stride_px is not None  # the configuration fills it in
+        return slide(
+            lambda windows: [student(windows, None, 0.0)[0] for student in (self.clip, self.dinov3)],
+            pixel_values,
+            num_predictions=2,
+            num_labels=self.config.num_labels,
+            window_px=self.config.window_px,
+            stride_px=self.config.window_stride_px,
+        )
 
     @classmethod
     def from_backbones(
@@ -434,9 +359,9 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         config = Co2SConfig.from_backbones(clip, dinov3, class_names, **config_fields)
         model = cls(config)
         if clip is not None:
-            _load_backbone(model.clip.backbone, clip, read_clip_config(clip).num_channels, config.bands)
+            load_backbone(model.clip.backbone, clip, read_clip_config(clip).num_channels, config.bands)
         if dinov3 is not None:
-            _load_backbone(model.dinov3.backbone, dinov3, read_dino_config(dinov3).num_channels, config.bands)
+            load_backbone(model.dinov3.backbone, dinov3, read_dino_config(dinov3).num_channels, config.bands)
         if text_embeddings is None:
             concepts = concepts or [[name] for name in class_names]
             if clip is not None and has_text_tower(clip):
@@ -460,78 +385,6 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             )
         with torch.no_grad():
             self.clip.text_embeddings.copy_(text_embeddings)
-
-
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    # Summed and divided by hand: the mean over no pixel at all is 0, not NaN.
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
-
-
-@contextmanager
-def _expecting_unused_weights() -> Iterator[None]:
-    # A whole CLIP is read for one of its towers; a table of the other tower's weights is no news.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def adapt_bands(weight: torch.Tensor, num_channels: int, bands: Sequence[str] | None = None) -> torch.Tensor:
-    """Patch embedding for N bands from one for C, such that a picture that is grey over all bands looks the same.
-
-    W'_n = (C / N) V_n,    V_n = W_c if C = 3 and band n is called what band c is: red, green or blue
-                           V_n = mean_c W_c otherwise
-
-    The sum over the bands stays: sum_n W'_n = sum_c W_c. Therefore filters are kept by name only where all three names
-    occur; were just two of them there, the sum would change. Without names, as many bands as before stay as they are.
-
-    Args:
-        weight: (hidden_size, C, height, width).
-        num_channels: N.
-        bands: N names, or None.
-
-    Returns:
-        (hidden_size, N, height, width)
-
-    >>> adapt_bands(torch.tensor([3.0, 6.0, 9.0]).view(1, 3, 1, 1), 4, ["blue", "green", "red", "nir"]).flatten()
-    tensor([6.7500, 4.5000, 2.2500, 4.5000])
-    """
-    pretrained = weight.shape[1]
-    if pretrained == num_channels and (bands is None or pretrained != len(RGB)):
-        return weight
-    filters = dict(zip(RGB, weight.unbind(1), strict=True)) if pretrained == len(RGB) else {}
-    if bands is None or not set(RGB) <= set(bands):
-        filters = {}
-    mean = weight.mean(1)
-    chosen = [filters.get(name, mean) for name in (bands or [""] * num_channels)]
-    return torch.stack(chosen, dim=1) * (pretrained / num_channels)
-
-
-def _load_backbone(
-    backbone: PreTrainedModel, source: str | PathLike[str], num_channels: int, bands: Sequence[str] | None
-) -> None:
-    """Copy the weights of `source`, made for `num_channels` bands, into a backbone made for `bands`."""
-    backbone_class: Any = type(backbone)  # transformers does not declare the pair that output_loading_info gives
-    config = copy.deepcopy(backbone.config)
-    config.num_channels = num_channels
-    with _expecting_unused_weights():
-        loaded, report = backbone_class.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True
-        )
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ValueError(
-            f"{source} lacks {len(missing)} weights of its {backbone_class.__name__}, the first is {missing[0]!r}: "
-            f"expected a complete model in transformers format."
-        )
-    weights = loaded.state_dict()
-    for name, weight in weights.items():
-        if "patch_embedding" in name and weight.ndim == 4:  # each family nests and names this layer a little otherwise
-            weights[name] = adapt_bands(weight, backbone.config.num_channels, bands)
-    backbone.load_state_dict(weights)
 
 
 __all__ = ["Co2SForSemanticSegmentation", "Co2SOutput", "Co2SPreTrainedModel"]

@@ -9,6 +9,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig,
 from co2s_hf import Co2SConfig, Co2SForSemanticSegmentation
 from co2s_hf.configuration_co2s import TINY_HEAD
 
+torch.set_num_threads(1)  # models this small are slower on two, above all next to other processes
+
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():

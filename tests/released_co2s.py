@@ -5,7 +5,6 @@ Sizes, seeds and thresholds are read from the directory.
 """
 
 import json
-import math
 import os
 import re
 from collections import Counter
@@ -18,8 +17,10 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, DINOv3ViTConfig
 
 from co2s_hf.configuration_co2s import Co2SConfig
-from co2s_hf.convert.co2s import CLIP_NAMES, DINOV3_NAMES, _rename, convert_head
+from co2s_hf.convert.co2s import CLIP_NAMES, DINOV3_NAMES, convert_head
+from co2s_hf.convert.released import rename
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
+from tests.comparison import Comparison
 
 SUBSET = Path(__file__).parent / "goldens"
 DIRECTORY = Path(os.environ.get("CO2S_GOLDEN", SUBSET))
@@ -40,14 +41,11 @@ def settings(file):
 CONFIG = settings("config")
 
 
-class Golden:
+class Golden(Comparison):
     """Recordings for one test, and the count of what it compared."""
 
-    counts: Counter = Counter()
-    worst: dict[str, float] = {}
-
-    def __init__(self, test):
-        self.test = test
+    counts = Counter()
+    worst = {}
 
     def has(self, file, *names):
         return all(name in tensors(file) for name in names)
@@ -73,26 +71,6 @@ class Golden:
         if missing:
             pytest.skip(f"{DIRECTORY} has {len(missing)} weights too few for this, the first is {missing[0]!r}")
 
-    def measured(self, error, tolerance, what=""):
-        Golden.counts[self.test] += 1
-        Golden.worst[self.test] = max(Golden.worst.get(self.test, 0.0), float(error))
-        assert error <= tolerance, f"{what} differs by {float(error):.3g}, more than {tolerance:.3g}"
-
-    def close(self, actual, expected, tolerance, what=""):
-        """Compare all elements absolutely."""
-        actual, expected = torch.as_tensor(actual), torch.as_tensor(expected)
-        assert actual.shape == expected.shape, f"{what} is {tuple(actual.shape)}, expected {tuple(expected.shape)}"
-        self.measured((actual.double() - expected.double()).abs().max().item(), tolerance, what)
-
-    def close_norm(self, actual, expected, tolerance, what=""):
-        """Compare the norm of the difference relative to the norm of the recording."""
-        assert actual.shape == expected.shape, f"{what} is {tuple(actual.shape)}, expected {tuple(expected.shape)}"
-        error = (actual.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-6)
-        self.measured(error.item(), tolerance, what)
-
-    def equal(self, actual, expected, what=""):
-        self.measured(0.0 if torch.equal(actual, expected) else math.inf, 0.0, what)
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Names and weights
@@ -110,7 +88,7 @@ def our_names(student, name):
     if name.startswith(prefix):
         return [f"{student}.head.{ours}" for ours in convert_head({name.removeprefix(prefix): torch.empty(3)})]
     table = CLIP_NAMES if student == "clip" else DINOV3_NAMES
-    return [f"{student}.{ours}" for ours in _rename({name: torch.empty(3)}, table)]
+    return [f"{student}.{ours}" for ours in rename({name: torch.empty(3)}, table)]
 
 
 def head_fields(head):

@@ -17,7 +17,8 @@ from transformers import (
 
 from co2s_hf import Co2SConfig, Co2SForSemanticSegmentation
 from co2s_hf.class_texts_co2s import encode_class_texts
-from co2s_hf.configuration_co2s import read_clip_config, read_dino_config
+from co2s_hf.configuration_co2s import read_clip_config
+from co2s_hf.pretrained_backbones import read_dino_config
 
 NAMES = ["road", "water"]
 

@@ -93,6 +93,18 @@ def test_split_by_tile_warns_of_scenes_on_both_sides_in_the_report(description, 
     assert main(block) == 2 and "--group block needs --tile_pattern" in capsys.readouterr().err
 
 
+def test_an_interruption_is_one_line(folder, tmp_path, capsys, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("co2s_hf.__main__.prepare", interrupt)
+    monkeypatch.setattr("co2s_hf.__main__.check_dataset", interrupt)
+    assert main(["data", "prepare", "LoveDA", str(tmp_path), str(tmp_path / "x"), "--protocol", "Co2S"]) == 130
+    assert capsys.readouterr().err == "co2s: interrupted; the same command goes on\n"
+    assert main(["data", "check", str(folder / "dataset.yaml")]) == 130
+    assert capsys.readouterr().err == "co2s: interrupted\n"
+
+
 def test_prepare_names_what_it_does_not_know(tmp_path, capsys):
     assert main(["data", "prepare", "Nowhere", str(tmp_path), str(tmp_path / "x"), "--protocol", "a"]) == 2
     assert "co2s: error:" in capsys.readouterr().err and not (tmp_path / "x").exists()

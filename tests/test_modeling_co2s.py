@@ -22,10 +22,9 @@ from co2s_hf.guidance_head_co2s import Co2SGuidanceHead
 from co2s_hf.modeling_co2s import (
     Co2SForSemanticSegmentation,
     Co2SOutput,
-    adapt_bands,
     fuse_logits,
-    window_starts,
 )
+from co2s_hf.segmentation import window_starts
 
 NAMES = ("road", "water", "tree")
 SIZE = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2)
@@ -150,17 +149,6 @@ def test_training_never_slides():
     assert not torch.allclose(model.eval()(image).logits, whole(image).logits, atol=1e-3)
 
 
-def test_window_starts_cover_every_axis():
-    for size in (1, 5, 32, 33, 63, 64, 65, 100, 213):
-        for window in (1, 7, 32, 64):
-            for stride in {1, max(1, window // 2), max(1, int(window * 5 / 6)), window}:
-                starts = window_starts(size, window, stride)
-                covered = {pixel for start in starts for pixel in range(start, min(start + window, size))}
-                assert covered == set(range(size))
-                assert starts == sorted(set(starts)) and starts[-1] == max(size - window, 0)
-    assert window_starts(512, 256, 213) == [0, 213, 256]
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Fusion and refusals
 # ---------------------------------------------------------------------------------------------------------------------
@@ -217,6 +205,17 @@ def test_refuses_another_number_of_bands(model):
 def test_refuses_labels_of_another_size(model):
     with pytest.raises(ValueError, match=r"labels are \(1, 16, 15\), expected \(1, 16, 16\), one id for each pixel"):
         model(pixels(1, 3, 16, 16), labels=labels(1, 16, 15))
+
+
+def test_a_training_method_finds_students_and_predictions(model):
+    with torch.no_grad():
+        output = model(pixels(2, 3, 16, 16), perturbed_rows=(0, 1))
+    assert set(model.students) == set(model.perturbed) == {"clip", "dinov3"} < set(model.predictions)
+    assert {name: model.predictions[name] for name in model.students} == model.students
+    assert torch.equal(output[model.predictions["fused"]], output.logits)
+    for student in model.students:
+        assert output[model.students[student]].shape == (2, 3, 16, 16)
+        assert output[model.perturbed[student]].shape == (1, 3, 16, 16)
 
 
 @torch.no_grad()
@@ -502,23 +501,6 @@ def test_backbones_keep_their_weights(backbones):
 
 SIX_BANDS = dict(image_mean=[0.05, 0.06, 0.07, 0.2, 0.1, 0.08], image_std=[0.02, 0.02, 0.03, 0.1, 0.05, 0.04])
 WITH_RGB = ["coastal", "Blue", "green", "red", "nir", "swir"]
-WITHOUT_BLUE = ["swir1", "nir", "red", "green"]
-
-
-def test_adapted_filters_by_hand():
-    weight = torch.tensor([3.0, 6.0, 12.0]).view(1, 3, 1, 1)
-
-    def adapted(*arguments):
-        return adapt_bands(weight, *arguments).flatten().tolist()
-
-    assert adapted(3) == adapted(3, ["red", "green", "blue"]) == [3, 6, 12]
-    assert adapted(3, ["blue", "green", "red"]) == [12, 6, 3]
-    assert adapted(3, ["nir", "red", "green"]) == [7, 7, 7]
-    assert adapted(1) == [21]
-    assert adapted(4, WITHOUT_BLUE) == [5.25] * 4
-    assert adapted(6, [name.lower() for name in WITH_RGB]) == [3.5, 6, 3, 1.5, 3.5, 3.5]
-    assert adapt_bands(torch.ones(1, 13, 1, 1), 13, list("abcdefghijklm")).flatten().tolist() == [1] * 13
-    assert adapt_bands(torch.ones(1, 13, 1, 1), 1).flatten().tolist() == [13]
 
 
 @pytest.mark.parametrize("bands", [None, WITH_RGB])

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from co2s_hf.configuration_co2s import Co2SConfig
 from co2s_hf.convert.co2s import convert_head, convert_official
 from co2s_hf.guidance_head_co2s import Co2SGuidanceHead
-from co2s_hf.modeling_co2s import Co2SOutput, window_starts
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation, Co2SOutput
+from co2s_hf.segmentation import window_starts
 from tests.released_co2s import (
     CONFIG,
     DIRECTORY,
@@ -729,6 +730,8 @@ def test_step_inputs_after_cutmix(golden):
 
 class Replay(torch.nn.Module):
     """Stands for the model and answers with its recorded outputs."""
+
+    students, perturbed = Co2SForSemanticSegmentation.students, Co2SForSemanticSegmentation.perturbed
 
     def __init__(self, outputs):
         super().__init__()

@@ -13,10 +13,11 @@ from typing import Any, get_args
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
-from co2s_hf.configuration_co2s import RGB
 from co2s_hf.data.description import IGNORED, DatasetDescription, DescriptionError
 from co2s_hf.data.label_map import show_value
+from co2s_hf.pretrained_backbones import RGB
 from training.methods import METHODS
+from training.models import MODELS
 from training.optim import TrainablePart
 from training.parts.losses import ConfidenceMode
 from training.views import HUE
@@ -25,6 +26,9 @@ QUICKSTART = Path(__file__).parent / "recipes" / "quickstart.yaml"
 
 # Arguments that change nothing in the numbers: a run may be resumed with other values of these.
 FREE = ("recipe", "output_dir", "resume", "num_workers", "report_to", "log_every", "save_every", "cache_gb", "command")
+
+# Methods that only one model can train with; the others take any.
+ONLY_MODEL = {"co2s": "co2s", "rs_mtdf": "dinov2_dpt", "unimatch_v2": "dinov2_dpt"}
 
 # What dataset.yaml says.
 DESCRIBED = ("data_dir", "classes", "labelled", "unlabelled", "validation", "scene_pattern", "validation_fraction")
@@ -43,7 +47,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(**read_recipe(parser, Path(recipe)))
     arguments = parser.parse_args(argv)
     arguments.recipe = None if recipe is None else Path(recipe).name
-    if arguments.official:
+    if arguments.official and arguments.model == "co2s":
         arguments.discard_dinov3_prior = True
         arguments.trainable = "attention"
     for problem in _contradictions(arguments):
@@ -101,14 +105,17 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--scenes", type=yaml.safe_load, help="drawn scenes: number of labelled, unlabelled, validation")
 
     model = parser.add_argument_group("model")
+    model.add_argument("--model", choices=sorted(MODELS), default="co2s", help="two students, or one DINO with DPT")
     model.add_argument("--clip", help="folder or Hub id of any CLIP; default: a tiny one from random weights")
     model.add_argument("--dinov3", help="folder or Hub id of any DINOv3 or DINOv2; default: likewise")
+    model.add_argument("--dino", help="of dinov2_dpt: folder or Hub id of any DINOv2 or DINOv3; default: likewise")
+    model.add_argument("--teachers", nargs="+", help="of rs_mtdf: folders or Hub ids of vision models to imitate")
     model.add_argument("--text_model", help="CLIP folder, Hub id or open_clip file for the class texts; default: clip")
     model.add_argument("--open_clip_model", help="architecture of an open_clip file, e.g. ViT-B-32")
     model.add_argument(
         "--concepts", type=yaml.safe_load, help="class -> list of phrases, or the name of a known data set"
     )
-    model.add_argument("--config", type=yaml.safe_load, help="further fields of Co2SConfig, as YAML")
+    model.add_argument("--config", type=yaml.safe_load, help="further fields of the model's configuration, as YAML")
 
     method = parser.add_argument_group("method")
     method.add_argument("--method", choices=sorted(METHODS), default="co2s")
@@ -135,6 +142,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     method.add_argument("--stability_peak", type=float, default=0.5, help="weight of the stability term after its ramp")
 
+    method.add_argument("--purify", help="folder of scores of training/purify_labels.py: they purify pseudo-labels")
+    method.add_argument("--purifier", type=yaml.safe_load, help="fields of PurifierSettings, as YAML")
+    method.add_argument(
+        "--use_teacher", action="store_true", help="of methods with a moving average: evaluate and save that"
+    )
     method.add_argument("--burn_in_steps", type=int, default=0, help="first steps on labels alone, for short trainings")
 
     train = parser.add_argument_group("training")
@@ -263,7 +275,27 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
             problems.append(
                 f"--unlabelled_stream pairs the images of a batch: --batch_size {arguments.batch_size} is odd."
             )
-    return problems + _unlike_released(arguments) + _out_of_range(arguments)
+    return problems + _unlike_methods(arguments) + _unlike_released(arguments) + _out_of_range(arguments)
+
+
+def _unlike_methods(arguments: argparse.Namespace) -> list[str]:
+    """What a method needs, and what it cannot be joined with."""
+    problems = []
+    needed = ONLY_MODEL.get(arguments.method, arguments.model)
+    if arguments.model != needed:
+        problems.append(f"--method {arguments.method} needs --model {needed}, but it is {arguments.model}.")
+    if (arguments.method == "rs_mtdf") != bool(arguments.teachers):
+        problems.append("--teachers are what --method rs_mtdf imitates: give both or none.")
+    if arguments.method == "semiearth" and arguments.purify is None:
+        problems.append(
+            "--method semiearth purifies pseudo-labels: make scores with training/purify_labels.py and name their "
+            "folder with --purify."
+        )
+    if arguments.method == "supervised" and arguments.purify is not None:
+        problems.append("--method supervised has no pseudo-labels to --purify: leave it out, or take another method.")
+    if arguments.purifier is not None and arguments.purify is None:
+        problems.append("--purifier says how to use scores: name their folder with --purify.")
+    return problems
 
 
 def _unlike_released(arguments: argparse.Namespace) -> list[str]:
@@ -271,12 +303,14 @@ def _unlike_released(arguments: argparse.Namespace) -> list[str]:
     if not arguments.official:
         return []
     problems = []
-    if arguments.method != "co2s":
-        problems.append(f"--official reproduces the released Co2S step, but --method is {arguments.method}.")
+    if arguments.method not in ("co2s", "rs_mtdf"):
+        problems.append(f"--official reproduces a released step, but --method is {arguments.method}.")
     if arguments.nodata is not None:
         problems.append("--official reproduces a step that knows no --nodata: train without one of the two.")
     if arguments.class_share:
         problems.append("--official reproduces a step with one threshold for all classes: leave out --class_share.")
+    if arguments.purify is not None:
+        problems.append("--official reproduces a purification that changes no loss: leave out --purify.")
     for name in ("class_weights", "rare_class_temperature"):
         if getattr(arguments, name) is not None:
             problems.append(f"--official reproduces a step that treats all classes alike: leave out --{name}.")

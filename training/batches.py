@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from co2s_hf.data.folders import Sample, read_labels
 from co2s_hf.data.images import IGNORE, EncodedImage, ImageFile, read_image_and_valid
+from training.purification.cache import RegionCache, visible_regions
+from training.purification.regions import NO_REGION
 
 from .pools import FilePool, ImageStream, LabelledPool, require_masks
 from .views import HUE, ViewNeeds, cutmix_box, random_crop, resize_valid, strong_view
@@ -25,6 +27,8 @@ from .views import HUE, ViewNeeds, cutmix_box, random_crop, resize_valid, strong
 _LABELLED, _UNLABELLED, _PARTNER = range(1, 4)
 # A crop that should show a class is drawn again until it does (DAFormer: 3,000 of 512 x 512 pixels, ten times).
 _CROP_TRIES, _WANTED_SHARE = 10, 0.01
+MAX_REGIONS = 64
+"""Scored regions of a crop, the largest ones."""
 
 
 @dataclass
@@ -38,6 +42,9 @@ class Batch:
         u_valid: (B, S, S) bool, False on padding, where there is no data, and where the label is known.
         box1: CutMix box of s1 (B, S, S) bool; box2 that of s2.
         p_w: Weak view of the CutMix partner; p_s1, p_s2 its strong views; p_valid as u_valid.
+        u_regions: (B, S, S) int64 regions of the weak view, rows of u_scores, -1 for none.
+        u_scores: (B, R, N) float32 class probabilities of the regions; rows of nan where there is no opinion.
+        p_regions, p_scores: those of the partner.
         pairs: (B,) int64 where the partners are in the batch themselves: p_w is u_w[pairs], and so on.
     """
 
@@ -53,6 +60,10 @@ class Batch:
     p_s1: Tensor | None = None
     p_s2: Tensor | None = None
     p_valid: Tensor | None = None
+    u_regions: Tensor | None = None
+    u_scores: Tensor | None = None
+    p_regions: Tensor | None = None
+    p_scores: Tensor | None = None
     pairs: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -92,6 +103,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         nodata: Value of pixels without data, see `read_image_and_valid`. Pixels without data enter no loss; the models
             see them as padding, with 0 in every band.
         cache_bytes: Memory for decoded images, shared by all workers of a loader.
+        scores: Of the regions of unlabelled images, where `views` needs them.
         first_unlabelled: Position from which on there are unlabelled samples; a method that learns from labels alone at
             first need not wait for images it does not look at.
     """
@@ -111,12 +123,15 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         hue_range: float = HUE,
         nodata: int | None = None,
         cache_bytes: int = 2 * 2**30,
+        scores: RegionCache | None = None,
         first_unlabelled: int = 0,
     ) -> None:
         """Take the pools; no file is read before the first position. Raises ValueError where one is missing."""
         if views.unlabelled and pool is None:
             raise ValueError("There is no pool of unlabelled images; expected one for a method that needs their views.")
-        self.labelled, self.pool = labelled, pool
+        if views.regions and scores is None:
+            raise ValueError("There are no scores of regions; expected a cache for a method that needs them.")
+        self.labelled, self.pool, self.scores = labelled, pool, scores
         self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
         self.hue_range, self.first_unlabelled = hue_range, first_unlabelled
         self.normalise = _Normalise(mean, std)
@@ -134,7 +149,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
             tensors = self._labelled_crop(position)
             if self.views.unlabelled and position >= self.first_unlabelled:
                 views = unlabelled_views(position, _UNLABELLED)
-                tensors |= {"box1": views["box1"], "box2": views["box2"]} | _named("u", views)
+                tensors |= {name: box for name, box in views.items() if name.startswith("box")} | _named("u", views)
                 if self.views.partner == "same":
                     tensors |= _named("p", unlabelled_views(position, _PARTNER))
                 elif self.views.partner == "other":
@@ -160,23 +175,32 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
 
     def _unlabelled_views(self, position: int, stream: int) -> dict[str, Tensor]:
         rng = self._rng(position, stream)
-        crop, valid = self._unlabelled_crop(position, rng)
+        crop, valid, scored = self._unlabelled_crop(position, rng)
         image = _to_unit(crop)
-        return {
-            "w": self.normalise(image),
-            "s1": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
-            "s2": self.normalise(strong_view(image, rng, hue_range=self.hue_range)),
-            "valid": valid,
-            "box1": cutmix_box(self.crop_px, rng),
-            "box2": cutmix_box(self.crop_px, rng),
-        }
+        views = {"w": self.normalise(image), "valid": valid, **scored}
+        numbers = range(1, self.views.strong_views + 1)
+        views |= {f"s{i}": self.normalise(strong_view(image, rng, hue_range=self.hue_range)) for i in numbers}
+        return views | {f"box{i}": cutmix_box(self.crop_px, rng) for i in numbers}
 
-    def _unlabelled_crop(self, position: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _unlabelled_crop(self, position: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The crop, where it counts, and what was scored of it."""
         assert self.pool is not None
         file, known = self.pool.draw(position, rng)
         image, valid = self.read.image(file)
-        crop, labels, valid = self._cut(image, None if known is None else self.read.labels(known), valid, rng)
-        return crop, valid if labels is None else valid & (labels == IGNORE)
+        labels = None if known is None else self.read.labels(known)
+        if not self.views.regions:
+            crop, labels, valid = self._cut(image, labels, valid, rng)
+            return crop, valid if labels is None else valid & (labels == IGNORE), {}
+        assert self.scores is not None
+        regions, scores = self.scores.lookup(file)
+        # Ids pass through the crop as float32, which holds them exactly.
+        maps = torch.stack((resize_ids(regions, image.shape[-2:]), torch.full(image.shape[-2:], float(IGNORE))))
+        if labels is not None:
+            maps[1] = labels
+        crop, maps, valid = self._cut(image, maps, valid, rng)
+        assert maps is not None
+        regions, scores = visible_regions(maps[0].long().masked_fill(~valid, NO_REGION), scores, MAX_REGIONS)
+        return crop, valid & (maps[1] == IGNORE), {"regions": regions, "scores": scores}
 
     def _cut(
         self, image: Tensor, labels: Tensor | None, valid: Tensor | None, rng: np.random.Generator
@@ -383,13 +407,19 @@ class _Normalise:
         return (_to_unit(image) - self.mean) / self.std
 
 
+def resize_ids(ids: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (H, W) ids to another size, as float32."""
+    ids = ids.float()
+    return ids if ids.shape == tuple(size) else interpolate(ids[None, None], tuple(size), mode="nearest-exact")[0, 0]
+
+
 def _partner(position: int) -> int:
     """Pair the positions 0 and 1, 2 and 3, ...: any even batch holds its partners, on any number of processes."""
     return position ^ 1
 
 
 def _named(prefix: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}_{view}": views[view] for view in ("w", "s1", "s2", "valid")}
+    return {f"{prefix}_{name}": view for name, view in views.items() if not name.startswith("box")}
 
 
 def _to_unit(image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Evaluate a saved model on images with masks: IoU of CLIP, DINOv3 and their fusion, and how good pseudo-labels are.
+"""Evaluate a saved model on images with masks: IoU of its students and their fusion, and how good pseudo-labels are.
 
 accelerate launch training/eval_semi.py runs/quickstart/model --data_dir … --validation …
 """
@@ -17,18 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
+from transformers import AutoModelForSemanticSegmentation
 
-from co2s_hf.configuration_co2s import RGB
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataError, Sample, check_labelled, find_split
 from co2s_hf.data.images import read_image
-from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
+from co2s_hf.pretrained_backbones import RGB
 from training.arguments import plain_refusals
 from training.batches import EvaluationDataset
 from training.metrics import MeanIoU, PseudoLabelQuality
 from training.report import class_table, draw_panel, write_metrics
-
-PREDICTIONS = {"clip": "clip_logits", "dinov3": "dinov3_logits", "fused": "logits"}
 
 
 @torch.no_grad()
@@ -50,11 +48,11 @@ def evaluate(
         align_corners: how logits are resized where labels have another size; True as the papers' code does.
 
     Returns:
-        {"clip": ..., "dinov3": ..., "fused": ...}, each with the numbers of `MeanIoU` and `PseudoLabelQuality`.
+        By prediction of the model, the numbers of `MeanIoU` and `PseudoLabelQuality`.
     """
     num_classes, device = model.config.num_labels, accelerator.device
-    scores = {name: MeanIoU(num_classes, device) for name in PREDICTIONS}
-    qualities = {name: PseudoLabelQuality(threshold, device) for name in PREDICTIONS}
+    scores = {name: MeanIoU(num_classes, device) for name in model.predictions}
+    qualities = {name: PseudoLabelQuality(threshold, device) for name in model.predictions}
     share = Subset(dataset, range(accelerator.process_index, len(dataset), accelerator.num_processes))
     images = DataLoader(share, batch_size=None, generator=torch.Generator())
     was_training = model.training
@@ -68,7 +66,8 @@ def evaluate(
     model.train(was_training)
     total = partial(accelerator.reduce, reduction="sum")
     return {
-        name: {**scores[name].merge(total).compute(), **qualities[name].merge(total).summary()} for name in PREDICTIONS
+        name: {**scores[name].merge(total).compute(), **qualities[name].merge(total).summary()}
+        for name in model.predictions
     }
 
 
@@ -79,7 +78,7 @@ def predict(
     """Logits (1, N, *size) of each prediction for one image (C, H, W)."""
     with accelerator.autocast():
         output = model(pixel_values[None].to(accelerator.device))
-    logits = {name: output[key].float() for name, key in PREDICTIONS.items()}
+    logits = {name: output[key].float() for name, key in model.predictions.items()}
     if tuple(pixel_values.shape[-2:]) == tuple(size):
         return logits
     return {
@@ -174,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     accelerator = Accelerator()
     with plain_refusals("eval_semi.py"):
-        model = Co2SForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
+        model = AutoModelForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
         config, classes = model.config, tuple(model.config.id2label.values())
         samples = find_samples(arguments, classes)
         warnings = check_labelled(samples, classes, config.num_channels)

@@ -2,7 +2,8 @@
 
 One evaluation is one dictionary, everywhere in this file:
 
-    {"step": 500, "clip": numbers, "dinov3": numbers, "fused": numbers}
+    {"step": 500, "clip": numbers, "dinov3": numbers, "fused": numbers}         of a model with two students
+    {"step": 500, "dino": numbers}                                            of a model with one
 
 where `numbers` is `{**ConfusionMatrix.summary(), **PseudoLabelQuality.summary()}`. Fractions become percent only here.
 """
@@ -10,7 +11,7 @@ where `numbers` is `{**ConfusionMatrix.summary(), **PseudoLabelQuality.summary()
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 IGNORE = 255
-TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "fused": "Fused"}
-COLORS = {"clip": "#0072b2", "dinov3": "#e69f00", "fused": "#222222"}
+TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "dino": "DINO", "fused": "Fused"}
+COLORS = {"clip": "#0072b2", "dinov3": "#e69f00", "dino": "#009e73", "fused": "#222222"}
 NEITHER = "#cc1166"  # no student is right, or they differ and the truth is unknown
 
 # Okabe and Ito's colours without black, told apart with any colour vision; further classes walk round the hue circle.
@@ -50,7 +51,7 @@ def class_table(results: Mapping[str, Any], classes: Sequence[str]) -> str:
         Lines joined by newlines: header, N classes, the mean over classes that occur, and the mean in which a class
         without any pixel counts as 0. A class without a number is shown as "–".
     """
-    keys = [key for key in TITLES if key in results]
+    keys = _predictions(results)
     for key in keys:
         if len(results[key]["per_category_iou"]) != len(classes):
             raise ValueError(
@@ -98,7 +99,8 @@ def draw_curves(
     for axis, (name, label) in zip(axes, panels, strict=False):
         _draw_predictions(axis, history, name)
         axis.set_ylabel(label)
-    axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(TITLES), frameon=False)
+    if axes[0].lines:
+        axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(TITLES), frameon=False)
     if losses:
         _draw_losses(axes[-1], losses)
     for axis in axes:
@@ -116,11 +118,11 @@ def draw_panel(
     palette: np.ndarray | None,
     path: Path,
 ) -> None:
-    """Draw one line per image: image, truth, the three predictions, and where which student is right.
+    """Draw one line per image: image, truth, the predictions, and where which student is right.
 
     Args:
         rows: one dictionary per image with "image" (H, W, C) uint8 and the class maps "truth" (255 = ignored; None =
-            unknown), "clip", "dinov3", "fused", each (H, W).
+            unknown) and of each prediction, all (H, W); the same predictions in every row.
         classes: N class names in id order.
         palette: (N, 3) uint8 colours, None for `default_palette(N)`.
         path: PNG to write.
@@ -131,26 +133,31 @@ def draw_panel(
     if palette.shape != (len(classes), 3):
         raise ValueError(f"The palette must be ({len(classes)}, 3) for {len(classes)} classes, got {palette.shape}.")
     cell = 2.9  # inches per picture; all heights below are inches, so that nothing depends on the number of rows
-    width = 6 * cell
+    predictions = _predictions(rows[0])
+    columns = len(predictions) + 3
+    width = columns * cell
     heights = [cell * min(row["image"].shape[0] / row["image"].shape[1], 2.0) + 0.34 for row in rows]
     truths = {row["truth"] is not None for row in rows}
-    legends = [_class_legend(classes, palette, width), _student_legend(truths, width)]
+    legends = [
+        _class_legend(classes, palette, width),
+        _student_legend([key for key in predictions if key != "fused"], truths, width),
+    ]
     bottom = sum(0.21 * lines + 0.12 for _, _, lines in legends)
     total = sum(heights) + bottom
     figure = Figure(figsize=(width, total), dpi=110)
     top = total
     for row, height in zip(rows, heights, strict=True):
         for column, (title, pixels) in enumerate(_pictures(row, palette)):
-            box = ((column + 0.015) / 6, (top - height + 0.02) / total, 0.97 / 6, (height - 0.34) / total)
+            box = ((column + 0.015) / columns, (top - height + 0.02) / total, 0.97 / columns, (height - 0.34) / total)
             axis = figure.add_axes(box)
             axis.imshow(pixels)
             axis.set_axis_off()
             axis.set_title(title, fontsize=10.5, pad=4)
         top -= height
-    for handles, columns, lines in legends:
+    for handles, ncols, lines in legends:
         anchor = (0.5, (top - 0.06) / total)
         figure.legend(
-            handles=handles, loc="upper center", bbox_to_anchor=anchor, ncols=columns, fontsize=10.5, frameon=False,
+            handles=handles, loc="upper center", bbox_to_anchor=anchor, ncols=ncols, fontsize=10.5, frameon=False,
             borderpad=0, borderaxespad=0, handlelength=1.4, labelspacing=0.35, columnspacing=1.6,
         )  # fmt: skip
         top -= 0.21 * lines + 0.12
@@ -164,6 +171,11 @@ def default_palette(num_classes: int) -> np.ndarray:
     hues = (more * (math.sqrt(5) - 1) / 2) % 1  # the golden ratio never repeats a hue
     hsv = np.stack([hues, np.where(more % 2, 0.55, 0.85), np.where(more % 3, 0.9, 0.6)], axis=-1)
     return np.concatenate([np.array(first).reshape(-1, 3), (hsv_to_rgb(hsv) * 255).round()]).astype(np.uint8)
+
+
+def _predictions(results: Collection[str]) -> list[str]:
+    """Names of predictions among some keys, in the order in which they are shown."""
+    return [key for key in TITLES if key in results]
 
 
 def _finite(value: Any) -> Any:
@@ -180,10 +192,10 @@ def _percent(fraction: float | None) -> str:
 
 def _draw_predictions(axis: Axes, history: Sequence[Mapping[str, Any]], name: str) -> None:
     steps = [entry["step"] for entry in history]
-    for key, title in TITLES.items():
+    for key in _predictions({key for entry in history for key in entry}):
         values = [entry.get(key, {}).get(name) for entry in history]
         percent = [math.nan if value is None else 100 * value for value in values]
-        axis.plot(steps, percent, marker="o", markersize=3.5, color=COLORS[key], label=title)
+        axis.plot(steps, percent, marker="o", markersize=3.5, color=COLORS[key], label=TITLES[key])
     if not any(np.isfinite(line.get_ydata()).any() for line in axis.lines):  # e.g. no pixel was ever confident
         axis.set_yticks([])
         axis.text(0.5, 0.5, "no value recorded", transform=axis.transAxes, ha="center", va="center", color="0.4")
@@ -207,10 +219,12 @@ def _pictures(row: Mapping[str, np.ndarray | None], palette: np.ndarray) -> list
     blank = np.full_like(image, 255)
     pictures = [("Image", image)]
     pictures.append(("Truth unknown", blank) if truth is None else ("Truth", _paint(truth, palette)))
-    for key, title in TITLES.items():
+    predictions = _predictions(row)
+    for key in predictions:
         score = "" if truth is None else f"   mIoU {_percent(_mean_iou(row[key], truth, len(palette)))} %"
-        pictures.append((title + score, _paint(row[key], palette)))
-    pictures.append(("Where students differ" if truth is None else "Which student is right", _compare(image, row)))
+        pictures.append((TITLES[key] + score, _paint(row[key], palette)))
+    students = {key: row[key] for key in predictions if key != "fused"}
+    pictures.append(("Where students differ" if truth is None else "Who is right", _compare(image, truth, students)))
     return pictures
 
 
@@ -232,19 +246,17 @@ def _paint(classes: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return np.where((classes == IGNORE)[..., None], np.where(diagonal, 170, 235)[..., None], painted).astype(np.uint8)
 
 
-def _compare(image: np.ndarray, row: Mapping[str, np.ndarray | None]) -> np.ndarray:
-    """Pale gray image; coloured where exactly one student is right, where none is, or (no truth) where they differ."""
-    clip, dinov3, truth = row["clip"], row["dinov3"], row["truth"]
+def _compare(image: np.ndarray, truth: np.ndarray | None, students: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Pale gray image; coloured where one of two students or none is right; without truth, where they differ."""
     picture = np.repeat(image.mean(-1, keepdims=True) * 0.5 + 120, 3, axis=-1)
+    maps = np.stack(list(students.values()))  # (students, H, W)
     if truth is None:
-        marks = {NEITHER: clip != dinov3}
+        marks = {NEITHER: (maps != maps[0]).any(0)}
     else:
-        known = truth != IGNORE
-        marks = {
-            COLORS["clip"]: known & (clip == truth) & (dinov3 != truth),
-            COLORS["dinov3"]: known & (dinov3 == truth) & (clip != truth),
-            NEITHER: known & (clip != truth) & (dinov3 != truth),
-        }
+        known, right = truth != IGNORE, maps == truth
+        marks = {NEITHER: known & ~right.any(0)}
+        if len(students) > 1:
+            marks |= {COLORS[key]: known & right[i] & (right.sum(0) == 1) for i, key in enumerate(students)}
     for color, mask in marks.items():
         picture[mask] = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
     return picture.astype(np.uint8)
@@ -270,12 +282,14 @@ def _class_legend(classes: Sequence[str], palette: np.ndarray, width: float) -> 
     return _arrange(handles, width)
 
 
-def _student_legend(truths: set[bool], width: float) -> Legend:
+def _student_legend(students: Sequence[str], truths: set[bool], width: float) -> Legend:
     """`truths` says whether there are rows with (True) and without (False) truth."""
     handles = [Patch(alpha=0, label="Last column:")]
+    if len(students) == 1:
+        handles.append(Patch(facecolor=NEITHER, label="wrong"))
+        return _arrange([*handles, Patch(facecolor="0.8", label="right, ignored or unknown")], width)
     if True in truths:
-        handles.append(Patch(facecolor=COLORS["clip"], label="only CLIP right"))
-        handles.append(Patch(facecolor=COLORS["dinov3"], label="only DINOv3 right"))
+        handles += [Patch(facecolor=COLORS[key], label=f"only {TITLES[key]} right") for key in students]
     meanings = (
         (NEITHER, {True: "neither right", False: "students differ"}),
         ("0.8", {True: "both right or ignored", False: "same"}),

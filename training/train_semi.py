@@ -25,28 +25,28 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 from tqdm.auto import tqdm
+from transformers import AutoConfig
 
-from co2s_hf.class_texts_co2s import has_text_tower
-from co2s_hf.configuration_co2s import Co2SConfig
-from co2s_hf.convert.co2s import discard_dinov3_prior
 from co2s_hf.data import synthetic
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataSplit, Sample, check_split, count_class_pixels, find_split
 from co2s_hf.data.images import image_size
 from co2s_hf.image_processing_co2s import Co2SImageProcessor
-from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.publish.card import CardFacts, Parent, model_card
-from co2s_hf.text import class_embeddings, concepts_for
 from training.arguments import FREE, parse_arguments, plain_refusals
 from training.batches import EvaluationDataset, SemiDataset, TimedBatches, train_loader
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.eval_semi import draw_examples, evaluate
 from training.methods import METHODS
+from training.models import backbones, build_model, model_config, text_source
 from training.optim import build_optimizer, build_scheduler, parameter_groups, select_trainable
 from training.parts.losses import identity
 from training.parts.schedules import Progress
 from training.parts.supervision import median_frequency_weights
 from training.pools import FilePool, ImageStream, LabelledPool, find_partly_labelled
+from training.purification.cache import CacheError, RegionCache
+from training.purification.decisions import PurifierSettings, background_ids
+from training.purification.purifier import Purifier
 from training.report import class_table, draw_curves, write_metrics
 from training.views import ViewNeeds
 
@@ -73,13 +73,12 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         checkpoint = find_checkpoint(output / "checkpoints", arguments.resume)
         with accelerator.main_process_first():
             split = find_data(arguments)
-        num_bands = Co2SConfig.from_backbones(
-            arguments.clip, arguments.dinov3, split.classes, **model_fields(arguments)
-        ).num_channels
+        num_bands = model_config(arguments, split.classes).num_channels
         warnings = check_split(split, num_bands, decode_unlabelled=accelerator.is_main_process)
         is_final = arguments.official or arguments.ignore_is_final or arguments.unlabelled_stream is not None
         partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
         arguments.class_weights, class_pixels = count_imbalance(arguments, split)
+        scores, purifier = find_scores(arguments, split)
     say(found(split, partly))
     for warning in warnings:
         say(f"warning: {warning}")
@@ -91,8 +90,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         select_trainable(model, arguments.trainable)
     config = model.config
     average_count = identity if accelerator.num_processes == 1 else lambda count: accelerator.reduce(count, "mean")
-    method = METHODS[arguments.method].from_arguments(model, arguments, average_count)
     with plain_refusals("train_semi.py"):
+        method = METHODS[arguments.method].from_arguments(model, arguments, average_count, purifier=purifier)
         pool = unlabelled_pool(arguments, split, partly, method.needs, num_bands, accelerator)
     temperature = arguments.rare_class_temperature
     labelled = LabelledPool(
@@ -115,6 +114,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         hue_range=arguments.hue_range,
         nodata=arguments.nodata,
         cache_bytes=int(arguments.cache_gb * 2**30),
+        scores=scores,
         first_unlabelled=method.needs.from_step * positions_per_step,
     )
     validation = EvaluationDataset(
@@ -184,7 +184,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             accelerator.log(flatten(results), step=step)
             say(summary(step, results, arguments.absent_as_zero))
             batches.pause()
-            score = results["fused"][mean_iou_key(arguments.absent_as_zero)]
+            score = results[main_prediction(model)][mean_iou_key(arguments.absent_as_zero)]
             if math.isfinite(score) and (state["best_mean_iou"] is None or score > state["best_mean_iou"]):
                 state["best_mean_iou"], state["best_step"] = score, step
                 save_model(accelerator, method.saved(), output / "best", arguments, split, state["history"][-1])
@@ -229,7 +229,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             output / "curves.png",
             method=arguments.method,
             losses=[
-                {name: row[name] for name in ("step", "loss", "loss_clip", "loss_dinov3")} for row in state["losses"]
+                {name: row[name] for name in ("step", "loss", *(f"loss_{student}" for student in model.students))}
+                for row in state["losses"]
             ],
         )
         draw_examples(
@@ -324,6 +325,27 @@ def count_imbalance(
     return None if weights is None else [float(one) for one in weights], class_pixels
 
 
+def find_scores(arguments: argparse.Namespace, split: DataSplit) -> tuple[RegionCache | None, Purifier | None]:
+    """The scores that --purify names, and the purifier that uses them; None without."""
+    if arguments.purify is None:
+        return None, None
+    scores = RegionCache(arguments.purify)
+    if scores.classes != list(split.classes):
+        raise CacheError(
+            f"{arguments.purify} holds scores of the classes {', '.join(scores.classes)}; expected "
+            f"{', '.join(split.classes)}. Run training/purify_labels.py for this data set."
+        )
+    missing = scores.missing(sample.image for sample in split.unlabelled)
+    if missing:
+        raise CacheError(
+            f"{arguments.purify} lacks the scores of {len(missing)} of {len(split.unlabelled)} unlabelled images, such "
+            f"as {missing[0]}. Run training/purify_labels.py again: it does what is missing."
+        )
+    given = {"background": background_ids(split.classes), "barred": scores.calibration().barred}
+    settings = PurifierSettings(**{**given, **(arguments.purifier or {})})
+    return scores, Purifier(settings, arguments.threshold)
+
+
 def unlabelled_pool(
     arguments: argparse.Namespace,
     split: DataSplit,
@@ -372,40 +394,6 @@ def found(split: DataSplit, partly: Sequence[tuple[Sample, float]]) -> str:
     return f"{text}\n{len(partly)} labelled images are {share:.1f} % unlabelled: those pixels join the unlabelled pool"
 
 
-def model_fields(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the arguments say about `Co2SConfig.from_backbones`."""
-    fields = {"window_px": arguments.crop_px, **(arguments.config or {})}
-    unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(Co2SConfig)})
-    if unknown:  # transformers would keep them without a word
-        raise ValueError(f"--config names {', '.join(unknown)}, but Co2SConfig has no such field: check the spelling.")
-    named = {name: getattr(arguments, name) for name in ("bands", "image_mean", "image_std")}
-    fields |= {name: value for name, value in named.items() if value is not None}
-    return {"numerics": "official" if arguments.official else "native", **fields}
-
-
-def build_model(arguments: argparse.Namespace, classes: Sequence[str]) -> Co2SForSemanticSegmentation:
-    """Two students from the named backbones, guided by the texts of the classes."""
-    fields = model_fields(arguments)
-    width = Co2SConfig.from_backbones(arguments.clip, arguments.dinov3, classes, **fields).clip_config.projection_dim
-    named = {"dataset": arguments.concepts} if isinstance(arguments.concepts, str) else {"concepts": arguments.concepts}
-    text_embeddings = class_embeddings(
-        concepts_for(classes, **named), text_source(arguments), dim=width, open_clip_model=arguments.open_clip_model
-    )
-    model = Co2SForSemanticSegmentation.from_backbones(
-        arguments.clip, arguments.dinov3, classes, text_embeddings=text_embeddings, **fields
-    )
-    if arguments.discard_dinov3_prior:
-        discard_dinov3_prior(model)
-    return model
-
-
-def text_source(arguments: argparse.Namespace) -> str | None:
-    """Where class texts are embedded: the named model, else the text tower next to the CLIP student."""
-    if arguments.text_model is None and arguments.clip is not None and has_text_tower(arguments.clip):
-        return arguments.clip
-    return arguments.text_model
-
-
 def save_model(
     accelerator: Accelerator,
     model: nn.Module,
@@ -433,7 +421,6 @@ def save_model(
 
 def card_facts(arguments: argparse.Namespace, split: DataSplit, results: dict[str, Any]) -> CardFacts:
     """What the model card may say about this run."""
-    backbones = [(arguments.clip, "clip"), (arguments.dinov3, "dinov3_vit")]
     source = text_source(arguments)
     return CardFacts(
         name=Path(arguments.output_dir).name,
@@ -441,7 +428,7 @@ def card_facts(arguments: argparse.Namespace, split: DataSplit, results: dict[st
         classes=split.classes,
         training_command=arguments.command,
         versions=versions(),
-        backbones=tuple(Parent(str(name), kind) for name, kind in backbones if name is not None),
+        backbones=tuple(Parent(name, AutoConfig.from_pretrained(name).model_type) for name in backbones(arguments)),
         text_model=None if source is None else Parent(str(source), "clip"),
         dataset="drawn scenes" if arguments.data_dir is None else Path(arguments.data_dir).name,
         num_labelled=len(split.labelled),
@@ -480,6 +467,11 @@ def fingerprint_of(split: DataSplit) -> dict[str, list[str]]:
 def mean_iou_key(absent_as_zero: bool) -> str:
     """Name of the score that selects the best model."""
     return "mean_iou_absent_zero" if absent_as_zero else "mean_iou"
+
+
+def main_prediction(model: nn.Module) -> str:
+    """Name of the prediction that users of the model get: the fused one, or that of the only student."""
+    return next(name for name, field in model.predictions.items() if field == "logits")
 
 
 def summary(step: int, results: dict[str, Any], absent_as_zero: bool) -> str:

@@ -32,15 +32,19 @@ class ViewNeeds:
     """What a method wants beside the labelled crops.
 
     Attributes:
-        unlabelled: A weak and two strong views of an unlabelled image, with two CutMix boxes.
+        unlabelled: A weak view of an unlabelled image and its strong views, each with a CutMix box.
+        strong_views: How many of them, 1 or 2.
         partner: A second unlabelled crop with the same views, to paste from: "other" from another image, "same" another
             augmentation of the same image, as the released Co2S trains; None for no partner.
+        regions: The regions of unlabelled images and their scores, made ahead of training.
         from_step: First optimizer step that has them; before it there are labelled crops alone.
     """
 
     unlabelled: bool
     partner: Literal["other", "same"] | None = None
     from_step: int = 0
+    strong_views: int = 2
+    regions: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a partner without unlabelled views."""
@@ -64,14 +68,14 @@ def random_crop(
 
     Args:
         image: (C, H, W) uint8 or float32.
-        mask: (H, W) uint8 class ids, or None.
+        mask: (H, W) uint8 class ids, or (M, H, W) maps of ids in any dtype that holds them, or None.
         valid: (H, W) bool, False where the image holds no data; None where it holds data everywhere.
         crop_px: Side S of the crop.
         scale_range: Bounds of the ratio, uniform between them; 2.0 shows everything twice as large.
         rng: Draws the ratio, the corner and the flip.
 
     Returns:
-        The crop (C, S, S) of the dtype of the image, 0 on padding; its mask (S, S) uint8, 255 on padding, or None; and
+        The crop (C, S, S) of the dtype of the image, 0 on padding; its mask (…, S, S), 255 on padding, or None; and
         (S, S) bool, False on padding. A pixel into which one without data was resampled counts as one without data:
         its mask is 255, too.
     """
@@ -93,7 +97,8 @@ def random_crop(
         counts = resize_valid(valid[region], height, width)
     if mask is None:
         return finish(crop, 0), None, finish(counts, False)
-    labels = interpolate(mask[region][None, None], (height, width), mode="nearest-exact")[0, 0]
+    maps = mask.view(-1, *mask.shape[-2:])[:, *region]
+    labels = interpolate(maps[None], (height, width), mode="nearest-exact")[0].view(*mask.shape[:-2], height, width)
     if valid is not None:
         labels = labels.masked_fill(~counts, IGNORE)
     return finish(crop, 0), finish(labels, IGNORE), finish(counts, False)

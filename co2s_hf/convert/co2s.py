@@ -1,6 +1,5 @@
 """Released Co2S checkpoints (one state dict per student) to one `Co2SForSemanticSegmentation`."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +8,18 @@ import torch
 from transformers import CLIPVisionConfig, DINOv3ViTConfig
 
 from co2s_hf.configuration_co2s import OFFICIAL_NUMERICS, Co2SConfig
+from co2s_hf.convert.released import (
+    StateDict,
+    count_heads,
+    count_up,
+    find_tensor,
+    grid_side,
+    label_fields,
+    load_all,
+    rename,
+    without_prefix,
+)
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
-
-StateDict = Mapping[str, torch.Tensor]
 
 # released name -> ours. Fused projections keep their name here and are cut into three afterwards.
 CLIP_NAMES = (
@@ -102,21 +110,16 @@ def convert_official(
         ValueError: a tensor has no place in the model, the model lacks one, the students do not fit together, or a
             number of heads is needed.
     """
-    clip, dinov3 = _without_prefix(clip_state_dict), _without_prefix(dinov3_state_dict)
+    clip, dinov3 = without_prefix(clip_state_dict), without_prefix(dinov3_state_dict)
     config = _read_config(clip, dinov3, clip_num_attention_heads, dinov3_num_attention_heads, class_names, overrides)
     tensors = {f"clip.{name}": value for name, value in _clip_tensors(clip).items()}
     tensors |= {f"dinov3.{name}": value for name, value in _dinov3_tensors(dinov3).items()}
-    model = Co2SForSemanticSegmentation(config)
-    missing = sorted(set(model.state_dict()) - set(tensors))
-    if missing:
-        raise ValueError(f"the checkpoint lacks {len(missing)} tensors of the model, the first is {missing[0]!r}.")
-    model.load_state_dict(tensors)
-    return model.eval()
+    return load_all(Co2SForSemanticSegmentation(config), tensors)
 
 
 def convert_head(state_dict: StateDict) -> dict[str, torch.Tensor]:
     """Tensors of a released decode head under the names of `Co2SGuidanceHead`."""
-    return _rename(state_dict, HEAD_NAMES)
+    return rename(state_dict, HEAD_NAMES)
 
 
 def pretraining_overwritten(dinov3_state_dict: StateDict) -> bool:
@@ -160,27 +163,6 @@ def discard_dinov3_prior(model: Co2SForSemanticSegmentation) -> None:
             parameter.zero_()
 
 
-def _without_prefix(state_dict: StateDict) -> dict[str, torch.Tensor]:
-    return {name.removeprefix("module."): value for name, value in state_dict.items()}
-
-
-def _rename(state_dict: StateDict, names: Sequence[tuple[str, str]]) -> dict[str, torch.Tensor]:
-    renamed: dict[str, torch.Tensor] = {}
-    for name, value in state_dict.items():
-        match, template = next(
-            ((m, template) for pattern, template in names if (m := re.fullmatch(pattern, name))), (None, "")
-        )
-        if match is None:
-            raise ValueError(f"tensor {name!r} of shape {tuple(value.shape)} has no place in a Co2S student.")
-        target = match.expand(template)
-        if "{q,k,v}" in target:
-            for part, tensor in zip("qkv", value.chunk(3), strict=True):
-                renamed[target.replace("{q,k,v}", part)] = tensor
-        else:
-            renamed[target] = value
-    return renamed
-
-
 def _split_head(state_dict: StateDict) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     prefix = "decode_head."
     head = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
@@ -190,7 +172,7 @@ def _split_head(state_dict: StateDict) -> tuple[dict[str, torch.Tensor], dict[st
 
 def _clip_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
     rest, head = _split_head(state_dict)
-    tensors = _rename(rest, CLIP_NAMES) | head
+    tensors = rename(rest, CLIP_NAMES) | head
     vision = "backbone.vision_model.embeddings"
     tensors[f"{vision}.class_embedding"] = tensors[f"{vision}.class_embedding"].flatten()
     tensors[f"{vision}.position_embedding.weight"] = tensors[f"{vision}.position_embedding.weight"].squeeze(0)
@@ -209,7 +191,7 @@ def _dinov3_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
         ]:
             raise ValueError(f"{name} is expected to be 1 for queries and values and 0 for keys, found other values.")
     rest = {name: value for name, value in rest.items() if not DINOV3_DROPPED.fullmatch(name)}
-    tensors = _rename(rest, DINOV3_NAMES) | head
+    tensors = rename(rest, DINOV3_NAMES) | head
     tensors["backbone.embeddings.mask_token"] = tensors["backbone.embeddings.mask_token"].view(1, 1, -1)
     return {name: value for name, value in tensors.items() if not name.endswith("k_proj.bias")}
 
@@ -222,88 +204,59 @@ def _read_config(
     class_names: Sequence[str] | None,
     overrides: Mapping[str, Any],
 ) -> Co2SConfig:
-    num_labels = _tensor(clip, "_cached_text").shape[0]
-    num_queries = _tensor(dinov3, "text_provider.emb.weight").shape[0]
+    num_labels = find_tensor(clip, "_cached_text").shape[0]
+    num_queries = find_tensor(dinov3, "text_provider.emb.weight").shape[0]
     if num_labels != num_queries:
         raise ValueError(f"the CLIP student has {num_labels} classes but the DINOv3 student has {num_queries}.")
-    names = list(class_names) if class_names is not None else [f"LABEL_{index}" for index in range(num_labels)]
-    if len(names) != num_labels:
-        raise ValueError(f"class_names has {len(names)} entries but the checkpoint has {num_labels} classes.")
     return Co2SConfig(
         clip_config=_read_clip_config(clip, clip_heads),
         dinov3_config=_read_dinov3_config(dinov3, dinov3_heads),
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
+        **label_fields(class_names, num_labels),
         **{**OFFICIAL_NUMERICS, **_read_head_shape(clip), **overrides},
     )
 
 
 def _read_clip_config(state_dict: StateDict, num_heads: int | None) -> CLIPVisionConfig:
-    width, channels, patch_size, _ = _tensor(state_dict, "backbone.patch_embed.projection.weight").shape
-    positions = _tensor(state_dict, "backbone.pos_embed").shape[1] - 1
-    side = math.isqrt(positions)
-    if side**2 != positions:
-        raise ValueError(f"backbone.pos_embed has {positions} patch positions, expected a square grid.")
+    width, channels, patch_size, _ = find_tensor(state_dict, "backbone.patch_embed.projection.weight").shape
     return CLIPVisionConfig(
         hidden_size=width,
-        intermediate_size=_tensor(state_dict, "backbone.layers.0.ffn.layers.0.0.weight").shape[0],
-        projection_dim=_tensor(state_dict, "backbone.proj.weight").shape[0],
-        num_hidden_layers=_count(state_dict, r"backbone\.layers\.(\d+)\."),
-        num_attention_heads=_count_heads(width, num_heads, "clip_num_attention_heads"),
+        intermediate_size=find_tensor(state_dict, "backbone.layers.0.ffn.layers.0.0.weight").shape[0],
+        projection_dim=find_tensor(state_dict, "backbone.proj.weight").shape[0],
+        num_hidden_layers=count_up(state_dict, r"backbone\.layers\.(\d+)\."),
+        num_attention_heads=count_heads(width, num_heads, "clip_num_attention_heads"),
         num_channels=channels,
         patch_size=patch_size,
-        image_size=side * patch_size,
+        image_size=grid_side(state_dict, "backbone.pos_embed") * patch_size,
         hidden_act="gelu",
         layer_norm_eps=1e-6,
     )
 
 
 def _read_dinov3_config(state_dict: StateDict, num_heads: int | None) -> DINOv3ViTConfig:
-    width, channels, patch_size, _ = _tensor(state_dict, "backbone.patch_embed.proj.weight").shape
+    width, channels, patch_size, _ = find_tensor(state_dict, "backbone.patch_embed.proj.weight").shape
     return DINOv3ViTConfig(
         hidden_size=width,
-        intermediate_size=_tensor(state_dict, "backbone.blocks.0.mlp.fc1.weight").shape[0],
-        num_hidden_layers=_count(state_dict, r"backbone\.blocks\.(\d+)\."),
-        num_attention_heads=_count_heads(width, num_heads, "dinov3_num_attention_heads"),
+        intermediate_size=find_tensor(state_dict, "backbone.blocks.0.mlp.fc1.weight").shape[0],
+        num_hidden_layers=count_up(state_dict, r"backbone\.blocks\.(\d+)\."),
+        num_attention_heads=count_heads(width, num_heads, "dinov3_num_attention_heads"),
         num_channels=channels,
         patch_size=patch_size,
-        num_register_tokens=_tensor(state_dict, "backbone.storage_tokens").shape[1],
+        num_register_tokens=find_tensor(state_dict, "backbone.storage_tokens").shape[1],
         layer_norm_eps=1e-6,
         pos_embed_rescale=None,  # the released training leaves every augmentation of the positions unset
     )
 
 
 def _read_head_shape(state_dict: StateDict) -> dict[str, Any]:
-    channels, _, kernel_size, _ = _tensor(state_dict, "decode_head.conv1.weight").shape
+    channels, _, kernel_size, _ = find_tensor(state_dict, "decode_head.conv1.weight").shape
     return {
         "head_channels": channels,
         "head_kernel_size": kernel_size,
-        "head_text_channels": _tensor(state_dict, "decode_head.text_proj.0.weight").shape[0],
-        "head_up_channels": [_tensor(state_dict, f"decode_head.up{i}.conv.0.weight").shape[0] for i in (1, 2)],
-        "head_skip_channels": [_tensor(state_dict, f"decode_head.skip_proj.{i}.0.weight").shape[0] for i in (0, 1)],
-        "head_num_layers": _count(state_dict, r"decode_head\.layers\.(\d+)\."),
+        "head_text_channels": find_tensor(state_dict, "decode_head.text_proj.0.weight").shape[0],
+        "head_up_channels": [find_tensor(state_dict, f"decode_head.up{i}.conv.0.weight").shape[0] for i in (1, 2)],
+        "head_skip_channels": [find_tensor(state_dict, f"decode_head.skip_proj.{i}.0.weight").shape[0] for i in (0, 1)],
+        "head_num_layers": count_up(state_dict, r"decode_head\.layers\.(\d+)\."),
     }
-
-
-def _count_heads(width: int, given: int | None, argument: str) -> int:
-    if given is None and width % 64:
-        raise ValueError(
-            f"no tensor tells the number of heads and width {width} is no multiple of 64: give `{argument}`."
-        )
-    heads = width // 64 if given is None else given
-    if heads < 1 or width % heads:
-        raise ValueError(f"{argument} is {heads}, which does not divide the checkpoint's width {width}.")
-    return heads
-
-
-def _tensor(state_dict: StateDict, name: str) -> torch.Tensor:
-    if name not in state_dict:
-        raise ValueError(f"the checkpoint has no tensor {name!r}: expected the state dict of a released Co2S student.")
-    return state_dict[name]
-
-
-def _count(state_dict: StateDict, pattern: str) -> int:
-    return 1 + max(int(match[1]) for name in state_dict if (match := re.match(pattern, name)))
 
 
 __all__ = ["convert_head", "convert_official", "discard_dinov3_prior", "pretraining_overwritten"]

@@ -10,10 +10,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..configuration_co2s import RGB
+from ..pretrained_backbones import RGB
 from .band_statistics import BandStatistics
 from .description import IGNORED, TODO, parse_colour
 from .folders import DataError
+from .hub import RECORD as FETCHED
 from .images import IMAGE_SUFFIXES, ImageError, read_image, read_raw_mask
 from .label_map import LabelMapError, Value, show_value, value_counts
 from .prepare import RECORD
@@ -49,6 +50,7 @@ def discover(folder: str | Path) -> Found:
 
     Folders are found by their usual names, splits by lists (`labelled.txt`, `unlabelled.txt`, `val.txt`), class names
     by a `classes.json` with `{"classes": [{"id", "name", "source_color"}], "ignore_index"}` or what `prepare` recorded.
+    Where `fetch` has made the folder of several splits of the Hub, its lists are those of the splits.
 
     Raises:
         DataError: There is no such folder, or no folder of images in it, or no image that can be read.
@@ -65,7 +67,7 @@ def discover(folder: str | Path) -> Found:
     image_files = sorted(set(_files([root / name for name in (images, *pool)])) - set(mask_files))
     bands = _bands(image_files, notes)
     counts = _mask_values(mask_files, notes)
-    record = _record(root)
+    record = _record(root / RECORD)
     known = _prepared_classes(record) if record else _known_classes(root, notes)
     classes, label_map = _labels(counts, known)
     names = [path.relative_to(root / images).as_posix() for path in image_files if path.is_relative_to(root / images)]
@@ -186,9 +188,8 @@ class _Known:
     colour: tuple[int, int, int] | None
 
 
-def _record(root: Path) -> dict[str, Any] | None:
-    """Read what `prepare` has left in a folder that it made."""
-    path = root / RECORD
+def _record(path: Path) -> dict[str, Any] | None:
+    """Read what `prepare` or `fetch` has left in a folder that it made."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
@@ -264,10 +265,9 @@ def _scene_pattern(names: list[str]) -> str | None:
 
 def _splits(root: Path, images: str, pool: list[str], names: list[str]) -> dict[str, Any]:
     """Take lists by their names, then folders of validation images; what is left out has the meaning of null."""
+    fetched = (_record(root / FETCHED) or {"lists": {}})["lists"]
     splits: dict[str, Any] = {
-        part: [[name for name in candidates if (root / name).is_file()][0]]
-        if any((root / name).is_file() for name in candidates)
-        else None
+        part: fetched.get(part) or [name for name in candidates if (root / name).is_file()][:1] or None
         for part, candidates in _LISTS.items()
     }
     folders = {name.split("/")[0] for name in names if "/" in name}

@@ -32,6 +32,8 @@ MAX_BANDS = 16
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey values of 2 and 4 bits to fill 0..255
 _ALPHA_MODES = ("LA", "PA", "RGBA")
+_FORMAT_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "BMP": ".bmp", "WEBP": ".webp"}
+_LOSSY_TIFF = (6, 7, 33003, 33005, 34712, 50001)  # values of the compression tag: JPEG, JPEG 2000, WebP
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, classic and BigTIFF
 
 
@@ -166,6 +168,24 @@ def image_size(path: ImageFile) -> tuple[int, int]:
         return image.height, image.width
 
 
+def file_suffix(path: ImageFile) -> str:
+    """Give the one of `IMAGE_SUFFIXES` that the format has, whatever the name; other formats raise an `ImageError`."""
+    if _starts_like_tiff(path):
+        return ".tif"
+    with _opened(path) as image:
+        if image.format not in _FORMAT_SUFFIXES:
+            raise ImageError(
+                f"{path} is a {image.format} file; expected one of {', '.join(_FORMAT_SUFFIXES)}. Convert it to PNG."
+            )
+        return _FORMAT_SUFFIXES[image.format]
+
+
+def is_lossy(path: ImageFile) -> bool:
+    """Whether the compression may have changed pixels: JPEG, WebP, or a TIFF with one of these inside."""
+    with _opened(path) as image:
+        return image.format in ("JPEG", "MPO", "WEBP") or _tag(image, 259) in _LOSSY_TIFF
+
+
 def write_image(path: str | Path, image: NDArray[Any]) -> None:
     """Write (H, W, 1) or (H, W, 3) uint8, or (H, W, 1) uint16, as PNG; other shapes raise an `ImageError`."""
     kind = (image.dtype.name, image.ndim, image.shape[-1])
@@ -282,7 +302,7 @@ def _raw_mode(image: Image.Image) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def read_raw_mask(path: str | Path) -> NDArray[Any]:
+def read_raw_mask(path: ImageFile) -> NDArray[Any]:
     """Decode a mask as it is stored, for a label map to interpret: palette indices stay indices, colours colours.
 
     Returns:

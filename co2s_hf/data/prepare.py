@@ -1,8 +1,7 @@
 """From a downloaded public data set to images/ and labels/ of class ids, every mask checked against its encoding."""
 
-import json
+import hashlib
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from .facts import DatasetFacts, Protocol, Source, Tiling, dataset_facts
 from .folders import DataError
 from .images import IGNORE, ImageError, read_image, read_raw_mask, write_image, write_mask
+from .journal import Journal, fingerprint, refuse_target
 from .label_map import LabelMapError
 from .wording import SHOWN, some
 
@@ -36,23 +36,26 @@ def prepare(
 ) -> dict[str, Any]:
     """Turn a downloaded data set into `images/*.png` and `labels/*.png`, cut as the protocol wants it.
 
-    The folder appears under its name when it is complete, and not before; an interrupted run is started again. One
-    scene is held in memory at a time.
+    The folder appears under its name when it is complete, and not before. An interrupted run is resumed: the same call
+    goes on behind the last image that was finished, as its progress bar says, and makes the same bytes as an
+    uninterrupted one. One scene is held in memory at a time.
 
     Args:
         name: Data set, such as "LoveDA"; see `dataset_facts`.
         protocol: Protocol, such as "RS-MTDF".
         source_dir: The unpacked download, or a folder that holds it.
         target_dir: The folder to make.
-        force: Replace what an earlier run of this function made there; nothing else is ever replaced.
+        force: Replace what an earlier run of this function made there, or began there from something else; nothing
+            else is ever replaced.
 
     Returns:
         The record, as in `prepared.json`: classes, palette, pixels per class, protocol, licence, citation.
 
     Raises:
-        DataError: No such data set or protocol; the target exists, or lies in the download; the download is
+        DataError: No such data set or protocol; the target exists, or lies in the download; an interrupted run there
+            was of another data set, protocol or download, or the download has changed since; the download is
             incomplete or of another layout; masks hold values that the encoding does not know (files and values are
-            named); files that cannot be read or are of another size.
+            named); files that cannot be read or are of another size. Of the last three nothing is left behind.
     """
     facts = dataset_facts(name)
     return prepare_protocol(facts, facts.protocol(protocol), source_dir, target_dir, force=force)
@@ -64,26 +67,16 @@ def prepare_protocol(
     """Do the work of `prepare` for a record of one's own."""
     target = Path(target_dir).expanduser().absolute()
     folder = Path(source_dir).expanduser().absolute()
-    _check_target(target, folder, force)
+    refuse_target(target, RECORD, folder, force=force)
     source, pairs = _find_source(protocol, folder)
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of an interrupted run
-    try:
-        for kind in ("images", "labels"):
-            (part / kind).mkdir(parents=True)
-        tiles, pixels = _write_tiles(source, pairs, part, len(protocol.classes))
+    with Journal(target, _task(facts, protocol, source, pairs, folder), force=force) as journal:
+        try:
+            tiles, pixels = _write_tiles(source, pairs, journal, len(protocol.classes))
+        except ValueError:  # the same download would fail again; what stops for other reasons can be continued
+            journal.discard()
+            raise
         record = _record(facts, protocol, tiles, pixels)
-        (part / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        if target.exists():
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-            part.rename(target)
-            shutil.rmtree(old)
-        else:
-            part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        journal.finish(RECORD, record)
     return record
 
 
@@ -105,20 +98,6 @@ def windows(tiling: Tiling, height: int, width: int) -> Iterator[tuple[int, int]
 # ---------------------------------------------------------------------------------------------------------------------
 # Find
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _check_target(target: Path, source: Path, force: bool) -> None:
-    if target.is_relative_to(source):
-        raise DataError(f"{target} lies in the download {source}; expected a folder outside of it. Name another one.")
-    if not target.exists():
-        return
-    if not force:
-        raise DataError(f"{target} exists; expected a new folder. Name another one, or force it.")
-    if not (target / RECORD).is_file():
-        raise DataError(
-            f"{target} exists and holds no {RECORD}, so it was not made here; only prepared folders are replaced. Name "
-            "another folder, or move this one away."
-        )
 
 
 def _find_source(protocol: Protocol, folder: Path) -> tuple[Source, list[_Pair]]:
@@ -174,12 +153,27 @@ def _check_masks(source: Source, folder: Path, pairs: list[_Pair]) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _write_tiles(source: Source, pairs: list[_Pair], part: Path, num_classes: int) -> tuple[int, NDArray[np.int64]]:
+def _task(facts: DatasetFacts, protocol: Protocol, source: Source, pairs: list[_Pair], folder: Path) -> dict[str, Any]:
+    """Say all that the result depends on."""
+    files = [path for pair in pairs for path in (pair.image, pair.mask)]
+    return {
+        "data set": facts.title,
+        "protocol": protocol.name,
+        "source": str(folder),
+        "encoding and tiling": hashlib.sha256(repr((source, protocol.classes)).encode()).hexdigest()[:16],
+        "files": fingerprint(files, folder),
+    }
+
+
+def _write_tiles(source: Source, pairs: list[_Pair], journal: Journal, num_classes: int) -> tuple[int, NDArray[Any]]:
     """Write every tile; after the first wrong file only look for more of them, to name them all in one error."""
+    for kind in ("images", "labels"):
+        (journal.folder / kind).mkdir(exist_ok=True)
     wrong: list[str] = []
-    written: dict[str, Path] = {}
-    pixels = np.zeros(num_classes, np.int64)
-    for pair in tqdm(pairs, desc="Preparing", unit="image", disable=None):
+    done = journal.resumed
+    written = {name: pair.image for pair, entry in zip(pairs, journal.entries, strict=False) for name in entry["tiles"]}
+    desc = "Preparing, resumed" if done else "Preparing"
+    for pair in tqdm(pairs[done:], desc=desc, unit="image", initial=done, total=len(pairs), disable=None):
         try:
             labels = source.encoding.apply(read_raw_mask(pair.mask))
             if wrong:
@@ -192,15 +186,19 @@ def _write_tiles(source: Source, pairs: list[_Pair], part: Path, num_classes: in
         except (ImageError, DataError) as error:
             wrong.append(str(error))
             continue
+        tiles, pixels = [], np.zeros(num_classes, np.int64)
         for name, image_tile, label_tile in _cut(source, pair, image, labels):
             if name in written:
                 raise DataError(
                     f"{written[name]} and {pair.image} would both become {name}.png; expected every scene once."
                 )
             written[name] = pair.image
-            write_image(part / "images" / f"{name}.png", image_tile)
-            write_mask(part / "labels" / f"{name}.png", label_tile)
+            tiles.append(name)
+            write_image(journal.folder / "images" / f"{name}.png", image_tile)
+            write_mask(journal.folder / "labels" / f"{name}.png", label_tile)
             pixels += np.bincount(label_tile.ravel(), minlength=IGNORE + 1)[:num_classes]
+        files = [journal.folder / kind / f"{name}.png" for name in tiles for kind in ("images", "labels")]
+        journal.add(files, {"tiles": tiles, "class_pixels": pixels.tolist()})
     if wrong:
         more = f" And {len(wrong) - SHOWN} more." if len(wrong) > SHOWN else ""
         raise DataError(
@@ -208,7 +206,7 @@ def _write_tiles(source: Source, pairs: list[_Pair], part: Path, num_classes: in
             + " ".join(wrong[:SHOWN])
             + more
         )
-    return len(written), pixels
+    return len(written), np.sum([entry["class_pixels"] for entry in journal.entries], axis=0)
 
 
 def _check_size(pair: _Pair, tiling: Tiling | None, image: NDArray[Any], labels: NDArray[np.uint8]) -> None:

@@ -9,16 +9,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from co2s_hf import Co2SForSemanticSegmentation, Co2SImageProcessor
+from co2s_hf import Co2SForSemanticSegmentation, Co2SImageProcessor, Dinov2DPTForSemanticSegmentation
 
 
 @pytest.fixture(scope="session")
-def saved(tiny_model, tmp_path_factory):
-    """The folder that a user finds on the Hub. Read only."""
-    folder = tmp_path_factory.mktemp("saved")
-    tiny_model.save_pretrained(folder)
-    Co2SImageProcessor().save_pretrained(folder)
-    return folder
+def tiny_models(tiny_model):
+    """One model of each kind, windows of 96 px, in eval mode. Shared: never train or change them."""
+    torch.manual_seed(0)
+    dinov2_dpt = Dinov2DPTForSemanticSegmentation.from_backbones(
+        None,
+        ["road", "water", "tree"],
+        translators=[
+            {"teacher_width": 12, "hidden_width": 16},
+            {"teacher_width": 20, "hidden_width": 8, "input_px": 56},
+        ],
+        window_px=96,
+    )
+    return {"co2s": tiny_model, "dinov2_dpt": dinov2_dpt.eval()}
+
+
+@pytest.fixture(scope="session")
+def saved_folders(tiny_models, tmp_path_factory):
+    """The folders that a user finds on the Hub. Read only."""
+    folders = {}
+    for kind, model in tiny_models.items():
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        model.save_pretrained(folders[kind])
+        Co2SImageProcessor().save_pretrained(folders[kind])
+    return folders
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +63,11 @@ def saved_six_bands(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def isolated(saved, saved_six_bands, pixels, tmp_path_factory):
+def isolated(saved_folders, saved_six_bands, pixels, tmp_path_factory):
     """Runs `isolated.py` once, with an empty Hub cache: the folder it wrote to, and its facts."""
     out = tmp_path_factory.mktemp("isolated")
+    for kind in saved_folders:
+        (out / kind).mkdir()
     torch.save(pixels, out / "pixels.pt")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))},
@@ -57,7 +77,7 @@ def isolated(saved, saved_six_bands, pixels, tmp_path_factory):
         "OMP_NUM_THREADS": str(torch.get_num_threads()),  # sums in the same order, so that logits agree in every bit
     }
     script = Path(__file__).with_name("isolated.py")
-    command = [sys.executable, "-I", *map(str, (script, saved, saved_six_bands, out))]
+    command = [sys.executable, "-I", *map(str, (script, out, saved_six_bands, *saved_folders.values()))]
     done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return out, json.loads((out / "facts.json").read_text())

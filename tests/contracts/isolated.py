@@ -1,6 +1,6 @@
-"""Not a test: what the tests run in a fresh process, `python -I isolated.py FOLDER OUT`.
+"""Not a test: what the tests run in a fresh process, `python -I isolated.py OUT SIX_BANDS CO2S DINOV2_DPT`.
 
-First as a user who has the saved FOLDER but not the package that wrote it, then with the package. All along without
+First as a user who has the saved folders but not the package that wrote them, then with the package. All along without
 a network and without the libraries that only some of the package needs.
 """
 
@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 import warnings
+from pathlib import Path
 
 PACKAGE = {"co2s_hf", "training"}
 OPTIONAL = {"datasets", "evaluate", "matplotlib", "open_clip", "timm", "torchvision"}
@@ -51,7 +52,7 @@ def without_package(folder, out):
     config = AutoConfig.from_pretrained(folder, **remote)
     processor = AutoImageProcessor.from_pretrained(folder, **remote)
     models = [auto.from_pretrained(folder, **remote) for auto in (AutoModel, AutoModelForSemanticSegmentation)]
-    pixels = torch.load(f"{out}/pixels.pt")
+    pixels = torch.load(f"{out}/../pixels.pt")
     with torch.no_grad():
         torch.save([model(pixels).logits for model in models], f"{out}/logits.pt")
     picture = np.random.default_rng(0).integers(0, 256, (300, 470, 3), dtype=np.uint8)
@@ -75,7 +76,8 @@ def six_bands_without_package(folder, out):
     return model.config.bands
 
 
-def with_package(folder):
+def with_package(folders):
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # the package under test, wherever another may be installed
     import co2s_hf
 
     after_import = loaded()
@@ -88,18 +90,19 @@ def with_package(folder):
         "loaded": after_import,
         "num_labels": model.config.num_labels,
         "warnings": [str(warning.message) for warning in caught],
-        "class": str(type(AutoModel.from_pretrained(folder))),
+        "classes": [str(type(AutoModel.from_pretrained(folder))) for folder in folders.values()],
     }
 
 
-def main(folder, six_bands, out):
+def main(out, six_bands, co2s, dinov2_dpt):
     hidden = PACKAGE | OPTIONAL
     sys.meta_path[:] = [Without(finder, hidden) for finder in sys.meta_path]
     attempts = refuse_network()
-    facts = {"without_package": without_package(folder, out)}
+    folders = {"co2s": co2s, "dinov2_dpt": dinov2_dpt}
+    facts = {"without_package": {kind: without_package(folder, f"{out}/{kind}") for kind, folder in folders.items()}}
     facts["bands"] = six_bands_without_package(six_bands, out)
     hidden -= PACKAGE
-    facts["with_package"] = with_package(folder)
+    facts["with_package"] = with_package(folders)
     with open(f"{out}/facts.json", "w") as file:
         json.dump({**facts, "attempts": attempts}, file)
 

@@ -33,6 +33,7 @@ def test_package_exports():
 
 def test_the_flat_files_are_found():
     assert {"co2s_hf.class_texts_co2s", "co2s_hf.modeling_co2s", "co2s_hf.text.embeddings"} <= set(MODULES)
+    assert {"co2s_hf.modeling_dinov2_dpt", "co2s_hf.convert.dinov2_dpt"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", ["co2s_hf", *MODULES])

@@ -88,6 +88,7 @@ def test_the_files_are_found(package, training):
     files = {found.file for found in [*package, *training]}
     flat = {file for file in files if is_flat(file)}
     assert {"co2s_hf/class_texts_co2s.py", "co2s_hf/configuration_co2s.py", "co2s_hf/guidance_head_co2s.py"} <= flat
+    assert {"co2s_hf/modeling_dinov2_dpt.py", "co2s_hf/pretrained_backbones.py", "co2s_hf/segmentation.py"} <= flat
     assert {"co2s_hf/data/images.py", "co2s_hf/text/embeddings.py", "training/methods/co2s.py"} <= files
     assert any(file.startswith("training/parts/") for file in files)
 
@@ -161,13 +162,14 @@ def test_methods_do_not_import_methods(training):
     assert wrong == []
 
 
-def test_parts_import_only_parts(training):
+def test_parts_import_no_method_and_no_loop(training):
+    below = ("training.parts", "training.purification", "training.batches", "training.views", "co2s_hf.")
     wrong = [
         str(found)
         for found in training
         if found.file.startswith("training/parts/")
         and found.top in ("training", "co2s_hf")
-        and not found.target.startswith("training.parts")
+        and not found.target.startswith(below)
     ]
     assert wrong == []
 
@@ -177,6 +179,11 @@ def test_purification_imports_no_method_and_no_loop(training):
     allowed = ("training.purification", "training.parts", "training.views")
     inside = [found for found in files if found.top == "training"]
     assert inside and [str(found) for found in inside if not found.target.startswith(allowed)] == []
+
+
+def test_batches_and_views_import_no_part(training):
+    files = ("training/batches.py", "training/views.py", "training/pools.py")
+    assert [str(found) for found in training if found.file in files and ".parts" in found.target] == []
 
 
 def test_some_libraries_have_one_home(package, training):

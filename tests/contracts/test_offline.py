@@ -13,4 +13,7 @@ def test_import_and_model_without_optional_libraries(isolated):
 
 
 def test_the_package_wins_over_code_loaded_from_a_folder_before(isolated):
-    assert isolated[1]["with_package"]["class"] == "<class 'co2s_hf.modeling_co2s.Co2SForSemanticSegmentation'>"
+    assert isolated[1]["with_package"]["classes"] == [
+        "<class 'co2s_hf.modeling_co2s.Co2SForSemanticSegmentation'>",
+        "<class 'co2s_hf.modeling_dinov2_dpt.Dinov2DPTForSemanticSegmentation'>",
+    ]

@@ -19,7 +19,7 @@ def test_the_two_commands_stand_as_the_project_promises_them():
 
 def test_every_flag_is_an_argument(capsys):
     known = {flag for action in build_parser()._actions for flag in action.option_strings}
-    for action in ("init", "check", "split", "prepare"):
+    for action in ("init", "check", "split", "prepare", "fetch"):
         with pytest.raises(SystemExit):
             main(["data", action, "--help"])
         known |= set(re.findall(r"(--[a-z0-9_]+)", capsys.readouterr().out))

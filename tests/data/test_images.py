@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from co2s_hf.data.images import (
+    EncodedImage,
     ImageError,
+    file_suffix,
     image_size,
+    is_lossy,
     read_image,
     read_image_and_valid,
     read_mask,
@@ -236,6 +239,35 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(ImageError, match=r"text\.png cannot be read"):
         image_size(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "suffix", "lossy"),
+    [
+        ("PNG", {}, ".png", False),
+        ("BMP", {}, ".bmp", False),
+        ("TIFF", {"compression": "tiff_lzw"}, ".tif", False),
+        ("TIFF", {"compression": "jpeg"}, ".tif", True),
+        ("JPEG", {}, ".jpg", True),
+        ("WEBP", {}, ".webp", True),
+    ],
+)
+def test_the_bytes_tell_format_and_losses(tmp_path, pixels, form, options, suffix, lossy):
+    Image.fromarray(pixels).save(tmp_path / "a.dat", form, **options)
+    encoded = EncodedImage("a.dat", (tmp_path / "a.dat").read_bytes())
+    for path in (tmp_path / "a.dat", encoded):
+        assert (file_suffix(path), is_lossy(path)) == (suffix, lossy)
+    np.testing.assert_array_equal(read_raw_mask(encoded), read_raw_mask(tmp_path / "a.dat"))
+
+
+def test_formats_of_many_bands_and_unknown_formats(tmp_path, pixels):
+    _geotiff(tmp_path / "bands.dat", np.concatenate([pixels, pixels], axis=2))
+    assert file_suffix(tmp_path / "bands.dat") == ".tif"
+    Image.fromarray(pixels).save(tmp_path / "a.png", "GIF")
+    with pytest.raises(ImageError, match="a.png is a GIF file; expected one of PNG"):
+        file_suffix(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="nothing cannot be read as an image"):
+        file_suffix(EncodedImage("nothing", b""))
 
 
 def test_write_round_trip(tmp_path, pixels):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from co2s_hf.data.facts import FACTS, Tiling, dataset_facts
 from co2s_hf.data.folders import DataError, find_split
-from co2s_hf.data.images import read_image, read_mask
+from co2s_hf.data.images import read_image, read_mask, read_raw_mask, write_mask
 from co2s_hf.data.lists import Line, Lists, write_list
 from co2s_hf.data.prepare import prepare, prepare_protocol, windows
 
@@ -334,3 +334,81 @@ def test_nothing_is_overwritten_and_nothing_half_written_looks_finished(tmp_path
     (target / "prepared.json").unlink()
     with pytest.raises(DataError, match="was not made here"):
         prepare_protocol(facts, protocol, download, target, force=True)
+
+
+# ---- interruptions ----
+
+
+def _interrupted(monkeypatch, function, after, run):
+    """Run until a function was called so many times; then a person presses a key."""
+    calls = []
+
+    def call(*arguments):
+        calls.append(arguments)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"co2s_hf.data.prepare.{function.__name__}", call)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+
+
+def _bytes(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("after", [1, 6, 7, 11])  # six tiles a scene: in the first, at its end, in the second
+def test_an_interrupted_run_goes_on_and_makes_the_same_bytes(tmp_path, monkeypatch, capsys, after):
+    case = ("vaihingen", "native", "original")
+    facts, protocol, _ = _miniature(case)
+    _write_replica(case, tmp_path / "download")
+    whole = prepare_protocol(facts, protocol, tmp_path / "download", tmp_path / "whole")
+
+    def run():
+        return prepare_protocol(facts, protocol, tmp_path / "download", tmp_path / "made")
+
+    _interrupted(monkeypatch, write_mask, after, run)
+    assert not (tmp_path / "made").exists() and (tmp_path / ".made.part").exists() == (after >= 6)
+    read, shown = [], []
+    monkeypatch.setattr("co2s_hf.data.prepare.read_image", lambda path: read.append(path.name) or read_image(path))
+    monkeypatch.setattr("co2s_hf.data.prepare.tqdm", lambda pairs, **bar: shown.append(bar) or pairs)
+    assert run() == whole
+    assert read == ["top_mosaic_09cm_area1.tif"] * (after < 6) + ["top_mosaic_09cm_area30.tif"]
+    assert (shown[0]["desc"], shown[0]["initial"]) == (("Preparing, resumed", 1) if after >= 6 else ("Preparing", 0))
+    assert _bytes(tmp_path / "made") == _bytes(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["download", "made", "whole"]
+
+
+def test_a_download_that_has_changed_is_not_mixed_with_what_was_made_of_it(tmp_path, monkeypatch):
+    case = ("vaihingen", "native", "original")
+    facts, protocol, _ = _miniature(case)
+    download, target = tmp_path / "download", tmp_path / "made"
+    _write_replica(case, download)
+    _interrupted(monkeypatch, write_mask, 6, lambda: prepare_protocol(facts, protocol, download, target))
+    with pytest.raises(DataError, match=r"unfinished run of another task \(protocol native, not mine\)"):
+        prepare_protocol(facts, replace(protocol, name="mine"), download, target)
+    _write_replica(case, download, seed=1)
+    with pytest.raises(DataError, match="unfinished run of another task .files .*, not .*force this one"):
+        prepare_protocol(facts, protocol, download, target)
+    prepare_protocol(facts, protocol, download, target, force=True)
+    prepare_protocol(facts, protocol, download, tmp_path / "whole")
+    assert _bytes(target) == _bytes(tmp_path / "whole")
+
+
+def test_a_wrong_mask_behind_an_interruption_leaves_nothing(tmp_path, monkeypatch):
+    case = ("vaihingen", "native", "original")
+    facts, protocol, _ = _miniature(case)
+    _write_replica(case, tmp_path / "download")
+    Image.fromarray(np.full((9, 20, 3), 9, np.uint8)).save(tmp_path / "download" / LAYOUTS[case][0][1][1])
+
+    def run():
+        prepare_protocol(facts, protocol, tmp_path / "download", tmp_path / "made")
+
+    _interrupted(monkeypatch, read_raw_mask, 1, run)
+    assert (tmp_path / ".made.part").exists()
+    for _ in range(2):
+        with pytest.raises(DataError, match="1 of 2 images do not fit the protocol(.|\n)*area30.tif: The mask holds"):
+            run()
+        assert [path.name for path in tmp_path.iterdir()] == ["download"]

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from training.batches import EvaluationDataset
 from training.eval_semi import _displayed, evaluate, main, predict
 
@@ -22,6 +23,8 @@ CLASSES = ("road", "water", "tree")
 
 class ByBrightness(nn.Module):
     """CLIP sees dark pixels as class 0 and bright ones as class 1; DINOv3 says class 0 everywhere, less surely."""
+
+    predictions = Co2SForSemanticSegmentation.predictions
 
     def __init__(self):
         super().__init__()

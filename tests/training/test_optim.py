@@ -26,6 +26,16 @@ class TwoStudents(nn.Module):
         self.dinov3.register_parameter("queries", nn.Parameter(torch.zeros(3, 2)))
 
 
+class OneStudent(nn.Module):
+    """Parameters named like those of DINOv2 + DPT with a translator."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = Backbone("attention")
+        self.translators = nn.ModuleList([nn.Linear(2, 2)])
+        self.head = nn.Linear(2, 2)
+
+
 def trainable(model):
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
@@ -72,6 +82,30 @@ def test_groups_have_their_learning_rates():
     )
     assert {group["weight_decay"] for group in groups} == {0.01}
     assert sum(len(group["params"]) for group in groups) == len(HEADS | VALUES)
+
+
+def test_one_student_has_two_groups():
+    model = OneStudent()
+    head = {f"{part}.{kind}" for part in ("head", "translators.0") for kind in ("weight", "bias")}
+    value = {f"backbone.layer.0.attention.v_proj.{kind}" for kind in ("weight", "bias")}
+    before = trainable(model)
+    select_trainable(model, "all")
+    assert trainable(model) == before
+    groups = parameter_groups(model, lr=5e-6, backbone_factor=1.0, head_factor=40.0)
+    assert {group["name"]: group["lr"] for group in groups} == pytest.approx({"dino_backbone": 5e-6, "dino_head": 2e-4})
+    assert [len(group["params"]) for group in groups] == [len(before) - 4, 4]
+    select_trainable(model, "attention")
+    assert trainable(model) == head | value
+    select_trainable(model, "none")
+    assert trainable(model) == head
+    assert [group["name"] for group in parameter_groups(model, lr=5e-6)] == ["dino_head"]
+
+
+def test_one_student_refuses_foreign_parameters():
+    model = OneStudent()
+    model.queries = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ValueError, match="'queries' belongs to no group: .* backbone., head., translators.;"):
+        parameter_groups(model, lr=5e-6)
 
 
 def test_a_wrapped_model_gives_the_same_groups():

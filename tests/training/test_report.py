@@ -112,7 +112,7 @@ def test_panel_titles_and_legend(tmp_path, monkeypatch):
     row["fused"] = np.where(row["truth"] == 255, 1, row["truth"])
     draw_panel([row, panel_row(truth=False)], CLASSES, None, tmp_path / "x.png")
     titles = [axis.get_title() for axis in figures[0].axes]
-    assert [title.split()[0] for title in titles[:6]] == ["Image", "Truth", "CLIP", "DINOv3", "Fused", "Which"]
+    assert [title.split()[0] for title in titles[:6]] == ["Image", "Truth", "CLIP", "DINOv3", "Fused", "Who"]
     assert titles[4] == "Fused   mIoU 100.0 %"
     assert titles[6:] == ["Image", "Truth unknown", "CLIP", "DINOv3", "Fused", "Where students differ"]
     words = [[text.get_text() for text in legend.get_texts()] for legend in figures[0].legends]
@@ -138,9 +138,22 @@ def test_comparison_colours_by_who_is_right():
     dinov3 = np.array([[0, 1, 0, 1, 0]], dtype=np.uint8)
     image = np.zeros((1, 5, 3), dtype=np.uint8)
     gray, blue, orange, red = [120] * 3, [0x00, 0x72, 0xB2], [0xE6, 0x9F, 0x00], [0xCC, 0x11, 0x66]
-    row = {"clip": clip, "dinov3": dinov3, "truth": truth}
-    assert report._compare(image, row)[0].tolist() == [gray, blue, orange, red, gray]
-    assert report._compare(image, {**row, "truth": None})[0].tolist() == [gray, red, red, gray, red]
+    students = {"clip": clip, "dinov3": dinov3}
+    assert report._compare(image, truth, students)[0].tolist() == [gray, blue, orange, red, gray]
+    assert report._compare(image, None, students)[0].tolist() == [gray, red, red, gray, red]
+    assert report._compare(image, truth, {"dino": clip})[0].tolist() == [gray, gray, red, red, gray]
+
+
+def test_one_student_has_one_picture_and_one_curve(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(report, "_save", lambda figure, path: figures.append(figure))
+    row = {key: value for key, value in panel_row().items() if key not in ("dinov3", "fused")}
+    row["dino"] = row.pop("clip")
+    draw_panel([row], CLASSES, None, tmp_path / "x.png")
+    assert [axis.get_title().split()[0] for axis in figures[0].axes] == ["Image", "Truth", "DINO", "Who"]
+    numbers = {"mean_iou": 0.5, "pseudo_label_precision": 0.5, "pseudo_label_coverage": 0.5}
+    draw_curves([{"step": 1, "dino": numbers}], tmp_path / "y.png", method="fixmatch")
+    assert [len(axis.lines) for axis in figures[1].axes] == [1, 1, 1]
 
 
 def test_masks_are_painted_with_ignored_pixels_hatched():

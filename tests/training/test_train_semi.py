@@ -54,6 +54,8 @@ CODE = {
     "guidance_head_co2s.py",
     "image_processing_co2s.py",
     "modeling_co2s.py",
+    "pretrained_backbones.py",
+    "segmentation.py",
 }
 MODEL_FILES = CODE | {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 

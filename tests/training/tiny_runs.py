@@ -41,6 +41,7 @@ RECIPE = dict(
     save_every=2,
     log_every=1,
     num_workers=0,
+    cpu_threads=1,  # models this small are slower on two, above all next to other processes
 )
 
 

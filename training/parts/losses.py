@@ -5,14 +5,14 @@ processes, DistributedDataParallel's mean of the gradients equals the gradient o
 default leaves the count local. It is called the same number of times on every process, whatever the data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.parts.pseudo_labels import PseudoLabels
+from training.parts.pseudo_labels import PseudoLabels, at_least_float32
 
 IGNORE = 255
 
@@ -183,15 +183,47 @@ def stability_loss(
             f"got {tuple(teacher_logits.shape)}"
         )
     _check_map(student_logits, mask, "mask")
-    difference = _at_least_float32(student_logits).softmax(1) - _at_least_float32(teacher_logits.detach()).softmax(1)
+    difference = at_least_float32(student_logits).softmax(1) - at_least_float32(teacher_logits.detach()).softmax(1)
     total = torch.where(mask, difference.square().sum(dim=1), 0).sum()  # (B, N, H, W) -> (B, H, W) -> scalar
     return _divide(total, mask.sum(), average_count) / student_logits.shape[1]
+
+
+def distillation_loss(translated: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Squared distance of a student's translated features to those of its teachers; teachers get no gradient.
+
+    L_dis = 1/T sum_t mean (translated_t - target_t)^2   (RS-MTDF, arXiv:2506.08772, where T is 2)
+
+    Features are not normalised, as released: a teacher's channels of large magnitude dominate.
+
+    Args:
+        translated: T tensors (B, tokens_t, width_t) in any float dtype; half precision is computed in float32.
+        targets: T tensors of the same shapes; detached here.
+
+    Returns:
+        Scalar, for each teacher divided by all its elements, then by the number of teachers; 0 with zero gradient for a
+        batch without images.
+
+    Raises:
+        ValueError: there is no teacher, or a target is missing or has another shape.
+
+    >>> student = [torch.ones(1, 2, 1), torch.zeros(1, 1, 3)]
+    >>> distillation_loss(student, [torch.zeros(1, 2, 1), torch.full((1, 1, 3), 2.0)]).item()  # (1 + 4) / 2
+    2.5
+    """
+    shapes = [[tuple(one.shape) for one in features] for features in (translated, targets)]
+    if not translated or shapes[0] != shapes[1]:
+        raise ValueError(f"expected targets of at least one teacher, shaped as translated {shapes[0]}, got {shapes[1]}")
+    totals = [
+        (at_least_float32(student) - at_least_float32(teacher.detach())).square().sum() / max(student.numel(), 1)
+        for student, teacher in zip(translated, targets, strict=True)
+    ]
+    return torch.stack(totals).mean()
 
 
 def _cross_entropy_map(logits: Tensor, labels: Tensor) -> Tensor:
     """Return (B, H, W) losses, 0 at label 255. PyTorch's own reduction over pixels is not deterministic on CUDA."""
     _check_map(logits, labels, "labels")
-    return F.cross_entropy(_at_least_float32(logits), labels, ignore_index=IGNORE, reduction="none")
+    return F.cross_entropy(at_least_float32(logits), labels, ignore_index=IGNORE, reduction="none")
 
 
 def _mean_per_picture(values: Tensor, valid: Tensor) -> Tensor:
@@ -203,10 +235,6 @@ def _divide(total: Tensor, count: Tensor, average_count: AverageCount) -> Tensor
     """Divide by the averaged count, which is a fraction where few processes have a pixel, so it is not clamped to 1."""
     count = average_count(count.to(torch.float32))
     return total / torch.where(count > 0, count, 1)
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _check_map(logits: Tensor, pixels: Tensor, name: str) -> None:

@@ -24,6 +24,11 @@ def cutmix(own: Tensor, other: Tensor, box: Tensor) -> Tensor:
     return torch.where(box if own.ndim == box.ndim else box.unsqueeze(1), other, own)
 
 
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return half precision as float32, everything else as it is."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 @dataclass(frozen=True)
 class PseudoLabels:
     """Pseudo-labels of B pictures as one value, so that nothing is left behind when they are mixed.
@@ -49,7 +54,7 @@ class PseudoLabels:
             valid: (B, H, W) bool, False on padding.
         """
         with torch.no_grad():
-            confidence, label = logits.float().softmax(dim=1).max(dim=1)
+            confidence, label = at_least_float32(logits).softmax(dim=1).max(dim=1)
         return cls(label=label, confidence=confidence, valid=valid)
 
     def reordered(self, order: Tensor) -> "PseudoLabels":

@@ -1,11 +1,9 @@
-"""What two students learn from labels alone."""
+"""Weights of classes in the loss of the labels."""
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-
-from training.parts.losses import AverageCount, cross_entropy
+from torch import Tensor
 
 
 def as_tensor(class_weights: Sequence[float] | None) -> Tensor | None:
@@ -32,22 +30,3 @@ def median_frequency_weights(class_pixels: Sequence[Sequence[int]]) -> list[floa
     present = shares > 0
     weights = torch.where(present, shares[present].quantile(0.5) / shares, 1.0)
     return [float(weight) for weight in weights]
-
-
-def learn_from_labels(
-    model: nn.Module, images: Tensor, labels: Tensor, class_weights: Tensor | None, average_count: AverageCount
-) -> dict[str, Tensor]:
-    """Return `loss`, the cross-entropy of both students with the labels, and their detached shares.
-
-    Args:
-        model: a two-student model.
-        images: labelled crops (B, C, S, S).
-        labels: their class ids (B, S, S), 255 ignored; the loss is 0 if every pixel is.
-        class_weights: (N,) weights of the classes; None for 1.
-        average_count: maps a pixel count to its mean over the processes.
-    """
-    output = model(images)
-    shared = {"class_weights": class_weights, "average_count": average_count}
-    loss_clip = cross_entropy(output.clip_logits, labels, **shared)
-    loss_dinov3 = cross_entropy(output.dinov3_logits, labels, **shared)
-    return {"loss": loss_clip + loss_dinov3, "loss_clip": loss_clip.detach(), "loss_dinov3": loss_dinov3.detach()}

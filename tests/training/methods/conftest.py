@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from co2s_hf import Co2SForSemanticSegmentation
 from training.batches import Batch
 
 NUM_CLASSES, SIZE_PX = 3, 6
@@ -19,6 +20,9 @@ class Output:
 
 class TwoConvolutions(nn.Module):
     """The forward of the two-student model with a 1x1 convolution per student; remembers how it was called."""
+
+    students = Co2SForSemanticSegmentation.students
+    perturbed = Co2SForSemanticSegmentation.perturbed
 
     def __init__(self):
         super().__init__()

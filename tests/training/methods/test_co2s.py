@@ -8,6 +8,8 @@ from training.methods import METHODS
 from training.methods.co2s import Co2S
 from training.parts.schedules import Progress
 
+from .conftest import TwoConvolutions
+
 PROGRESS = Progress(50, 100)  # after the ramp: the stability weight is 0.5
 THRESHOLD = 0.6
 
@@ -20,7 +22,7 @@ def gradients(model, loss):
 
 def test_needs_a_partner():
     assert METHODS["co2s"] is Co2S
-    model = torch.nn.Identity()
+    model = TwoConvolutions()
     assert Co2S(model).needs.unlabelled and Co2S(model).needs.partner == "other"
     assert Co2S(model, official=True).needs.partner == "same"
     assert Co2S(model, burn_in_steps=7).needs.from_step == 7
@@ -185,7 +187,7 @@ def test_pixels_that_are_not_valid_enter_no_term(model, batch, mode):
 
 
 def test_evaluates_and_saves_its_current_model_and_has_no_state(model):
-    method = Co2S(torch.nn.Identity())
+    method = Co2S(TwoConvolutions())
     method.model = model
     method.after_step(PROGRESS)
     assert method.saved() is model

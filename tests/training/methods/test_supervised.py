@@ -8,6 +8,8 @@ from training.methods import METHODS
 from training.methods.supervised import Supervised
 from training.parts.schedules import Progress
 
+from .conftest import TwoConvolutions
+
 
 def test_needs_no_unlabelled_images():
     assert METHODS["supervised"] is Supervised
@@ -37,7 +39,7 @@ def test_the_averaged_count_is_the_denominator(model, batch):
 
 
 def test_evaluates_and_saves_its_current_model_and_has_no_state(model):
-    method = Supervised(torch.nn.Identity())
+    method = Supervised(TwoConvolutions())
     method.model = model
     method.after_step(Progress(0, 10))
     assert method.saved() is model

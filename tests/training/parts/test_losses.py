@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from training.parts import losses
-from training.parts.losses import IGNORE, confident_cross_entropy, cross_entropy, reduce_confident, stability_loss
+from training.parts.losses import (
+    IGNORE,
+    confident_cross_entropy,
+    cross_entropy,
+    distillation_loss,
+    reduce_confident,
+    stability_loss,
+)
 from training.parts.pseudo_labels import PseudoLabels
 
 
@@ -96,6 +103,26 @@ def test_stability_teaches_only_the_student():
     assert student.grad.abs().sum() > 0 and teacher.grad is None
 
 
+def test_distillation_weighs_teachers_alike_and_teaches_only_the_student():
+    student = [random_logits(seed, torch.float64, (2, tokens, width)) for seed, tokens, width in ((0, 3, 2), (1, 5, 4))]
+    teachers = [torch.zeros_like(one).requires_grad_() for one in student]
+    loss = distillation_loss(student, teachers)
+    assert loss.item() == pytest.approx(sum(one.square().mean().item() for one in student) / 2)
+    loss.backward()
+    torch.testing.assert_close(student[1].grad, student[1].detach() / (2 * 5 * 4))  # 2 x / count / 2 teachers
+    assert all(one.grad is None for one in teachers)
+    assert torch.autograd.gradcheck(lambda *x: distillation_loss(x, teachers), tuple(student))
+
+
+def test_distillation_of_half_precision_and_of_nothing():
+    large = torch.full((1, 2, 3), 300.0, dtype=torch.float16)  # its square is beyond float16
+    assert distillation_loss([large], [torch.zeros_like(large)]).item() == 90000
+    nothing = torch.zeros(0, 2, 3, requires_grad=True)
+    loss = distillation_loss([nothing], [nothing])
+    loss.backward()
+    assert loss.item() == 0
+
+
 @pytest.mark.parametrize("mode", ["pixelwise", "pixelratio", "pixelavg"])
 def test_gradients(mode):
     logits = random_logits(dtype=torch.float64, shape=(1, 3, 2, 2))
@@ -147,5 +174,11 @@ def test_refusals():
         stability_loss(logits, logits, mask[:, None])
     with pytest.raises(ValueError, match=r"student's shape \(2, 3, 4, 5\), got \(2, 2, 4, 5\)"):
         stability_loss(logits, logits[:, :2], mask)
+    features = torch.zeros(1, 2, 3)
+    for targets, found in (([], r"\[\]"), ([features[:, :1]], r"\[\(1, 1, 3\)\]")):
+        with pytest.raises(ValueError, match=rf"shaped as translated \[\(1, 2, 3\)\], got {found}"):
+            distillation_loss([features], targets)
+    with pytest.raises(ValueError, match="at least one teacher"):
+        distillation_loss([], [])
     with pytest.raises(ValueError, match="pixelwise, pixelratio, pixelavg; got 'pixel'"):
         reduce_confident(logits[:, 0], logits[:, 0], mask, threshold=0.5, mode="pixel")
