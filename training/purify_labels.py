@@ -26,10 +26,10 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForSemanticSegmentation
 
 import co2s_hf  # noqa: F401  registers the models that a teacher can be
-from co2s_hf.configuration_co2s import RGB
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataError, DataSplit, check_split, find_split, read_labels
 from co2s_hf.data.images import IGNORE, IMAGE_SUFFIXES, read_image_and_valid, read_raw_mask
+from co2s_hf.pretrained_backbones import RGB
 from co2s_hf.text import concepts_for
 from training.arguments import DESCRIBED, plain_refusals
 from training.parts.pseudo_labels import PseudoLabels

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from co2s_hf.configuration_co2s import RGB
 from co2s_hf.data.images import ImageFile, read_image_and_valid
+from co2s_hf.pretrained_backbones import RGB
 
 
 def read_natural_colours(
