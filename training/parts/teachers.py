@@ -116,7 +116,8 @@ def load_teachers(arguments: Namespace, config: PreTrainedConfig) -> list[Teache
     bands = list(config.bands or (RGB if config.num_channels == len(RGB) else ()))
     if not set(RGB) <= set(bands):
         raise ValueError(
-            f"--teachers see red, green and blue, but the bands are {', '.join(bands) or 'unnamed'}: name these three in --bands."
+            f"--teachers see red, green and blue, but the bands are {', '.join(bands) or 'unnamed'}: name these three "
+            "in --bands."
         )
     return [
         Teacher(
