@@ -578,9 +578,12 @@ def test_an_interrupted_run_resumes_bitwise(case, students, tmp_path, monkeypatc
     (tmp_path / "whole").mkdir(), (tmp_path / "parts").mkdir()
     whole = main(tiny_arguments(tmp_path / "whole", **changes))
 
+    after_step = METHODS[method].after_step
+
     def interrupt(self, progress):
         if progress.step == 4:
             raise KeyboardInterrupt
+        after_step(self, progress)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(METHODS[method], "after_step", interrupt)
