@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
 from co2s_hf.configuration_dinov2_dpt import Dinov2DPTConfig
@@ -19,6 +20,7 @@ from training.batches import Batch
 from training.methods.fixmatch import FixMatch
 from training.methods.rs_mtdf import RSMTDF
 from training.methods.unimatch_v2 import UniMatchV2
+from training.metrics import ConfusionMatrix, ReleasedTestScores
 from training.optim import build_optimizer, build_scheduler, parameter_groups
 from training.parts.losses import distillation_loss
 from training.parts.schedules import Progress
@@ -299,9 +301,28 @@ def compare_training(golden, file, method, before_step=lambda iteration: None):
         scheduler.step()
         method.after_step(progress)
     for prefix, model in (("final.", method.model), ("final_ema.", method.teacher.model)):
+        compare_evaluation(golden, recorded["scalars"], model, "_ema" if "ema" in prefix else "")
         weights = model.state_dict()
         for name, expected in convert_tensors(golden.need_all(file, prefix)).items():
             golden.close(weights[name], expected, TRAINED_WEIGHTS, f"{prefix}{name}")
+
+
+@torch.no_grad()
+def compare_evaluation(golden, expected, model, suffix):
+    """Images resized to the nearest multiples of the patch and back, absent classes counted as 0."""
+    confusion, patch, index = ConfusionMatrix(model.config.num_labels), model.config.backbone_config.patch_size, 0
+    model.eval()
+    while golden.has("train_data", f"val.{index}.image"):
+        image, mask = golden.need("train_data", f"val.{index}.image", f"val.{index}.mask")
+        size = [int(side / patch + 0.5) * patch for side in image.shape[1:]]
+        resized = F.interpolate(image[None], size, mode="bilinear", align_corners=True)
+        logits = F.interpolate(model(resized).logits, mask.shape, mode="bilinear", align_corners=True)
+        confusion.update(logits.argmax(1)[0], mask.long())
+        index += 1
+    assert index > 0
+    score = torch.tensor([100 * confusion.mean_iou("zero")], dtype=torch.float64)
+    wanted = torch.tensor(expected[f"eval/mIoU{suffix}"], dtype=torch.float64)
+    golden.close(score, wanted, 1e-9, f"mIoU{suffix}")
 
 
 def compare_gradients(golden, file, model):
@@ -413,6 +434,22 @@ def save_clip_teacher(weights, folder):
     missing, unexpected = model.load_state_dict({start + name: value for name, value in tensors.items()}, strict=False)
     assert not unexpected and all("position_ids" in name for name in missing), (missing, unexpected)
     model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(("dataset", "excluded"), [("loveda", None), ("Potsdam", 0), ("deepglobe", 6)])
+def test_scores(golden, dataset, excluded):
+    recorded = golden.need_settings("eval_metrics")[dataset]
+    scores = ReleasedTestScores(recorded["nclass"], excluded)
+    index = 0
+    while golden.has("eval_metrics", f"{dataset}.logits_{index}"):
+        logits, mask = golden.need("eval_metrics", f"{dataset}.logits_{index}", f"{dataset}.mask_{index}")
+        scores.update(logits.argmax(1), mask.long())
+        index += 1
+    ours = scores.summary()
+    assert index > 0 and ours.keys() == recorded.keys() - {"nclass"}
+    for name, value in ours.items():
+        expected = torch.as_tensor(recorded[name], dtype=torch.float64)
+        golden.close(torch.as_tensor(value, dtype=torch.float64), expected, 1e-9, name)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -188,6 +188,49 @@ class PseudoLabelQuality:
         return {"pseudo_label_coverage": self.coverage(), "pseudo_label_precision": self.precision()}
 
 
+class ReleasedTestScores:
+    """Scores as RS-MTDF's test scripts count them: IoU, F1 and Cohen's kappa (specification section 5).
+
+    Their counts of predicted pixels include predictions where the truth is ignored, so that precision, F1 and kappa
+    come out lower than they are; every quotient has 1e-10 in its denominator. To compare with their numbers only.
+
+    Args:
+        num_classes: N.
+        excluded: class whose truth counts as ignored and that is left out of the means; None for none. The scripts
+            exclude 0 on Potsdam and 6 on DeepGlobe.
+    """
+
+    def __init__(self, num_classes: int, excluded: int | None = None) -> None:
+        """Start at zero."""
+        self.confusion = ConfusionMatrix(num_classes)
+        self.predicted = torch.zeros(num_classes, dtype=torch.int64)
+        self.excluded = excluded
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count pixels, see `ConfusionMatrix.update`."""
+        if self.excluded is not None:
+            target = target.masked_fill(target == self.excluded, IGNORE)
+        self.confusion.update(prediction, target)
+        self.predicted += torch.bincount(prediction.flatten().cpu(), minlength=len(self.predicted))
+
+    def summary(self) -> dict[str, Any]:
+        """Give "iou_class" and "f1_class" in [0, 1], "kappa", and "mIoU" and "mF1" in percent."""
+        counts = self.confusion.counts.cpu().double()
+        correct, true, seen, predicted = counts.diagonal(), counts.sum(1), counts.sum(0), self.predicted.double()
+        iou = correct / (true + seen - correct + 1e-10)
+        precision, recall = correct / (predicted + 1e-10), correct / (true + 1e-10)
+        f1 = 2 * precision * recall / (precision + recall + 1e-10)
+        agreement, by_chance = correct.sum() / true.sum(), (true * predicted).sum() / true.sum() ** 2
+        kept = [k for k in range(len(iou)) if k != self.excluded]
+        return {
+            "mIoU": 100 * iou[kept].mean().item(),
+            "mF1": 100 * f1[kept].mean().item(),
+            "kappa": ((agreement - by_chance) / (1 - by_chance)).item(),
+            "iou_class": iou.tolist(),
+            "f1_class": f1.tolist(),
+        }
+
+
 class MeanIoU(evaluate.Metric):
     """`ConfusionMatrix` with the interface of a Hugging Face metric; works offline and writes no file.
 
