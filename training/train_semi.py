@@ -32,6 +32,7 @@ from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataSplit, Sample, check_split, count_class_pixels, find_split
 from co2s_hf.data.images import image_size
 from co2s_hf.image_processing_co2s import Co2SImageProcessor
+from co2s_hf.pretrained_backbones import RGB
 from co2s_hf.publish.card import CardFacts, Parent, model_card
 from training.arguments import FREE, parse_arguments, plain_refusals
 from training.batches import EvaluationDataset, SemiDataset, TimedBatches, train_loader
@@ -425,6 +426,7 @@ def card_facts(arguments: argparse.Namespace, split: DataSplit, results: dict[st
     return CardFacts(
         name=Path(arguments.output_dir).name,
         method=arguments.method,
+        model=arguments.model,
         classes=split.classes,
         training_command=arguments.command,
         versions=versions(),
@@ -434,6 +436,7 @@ def card_facts(arguments: argparse.Namespace, split: DataSplit, results: dict[st
         num_labelled=len(split.labelled),
         num_unlabelled=len(split.unlabelled),
         num_validation=len(split.validation),
+        num_channels=len(arguments.bands or RGB),
         step=results["step"],
         results=results,
     )

@@ -9,17 +9,45 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "fused": "Fused"}
+TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "dino": "DINO", "fused": "Fused"}
+MAIN = {"co2s": "fused", "dinov2_dpt": "dino"}
+"""The prediction that users of a model get."""
+
+MODELS = {
+    "co2s": (
+        "Two students, one on a CLIP and one on a DINO backbone; the prediction is their fusion, and either can be "
+        "asked alone."
+    ),
+    "dinov2_dpt": "A DINO backbone with a DPT decoder.",
+}
 
 METHODS = {
-    "co2s": (
-        "Two students, one on a CLIP and one on a DINO backbone, learned from few labelled and many unlabelled "
-        "images with Co2S ([arXiv 2512.23035](https://arxiv.org/abs/2512.23035)): each trains on its own confident "
-        "pseudo-labels and, where the other one is surer, on the other's."
+    "supervised": "It learned from the labelled images only: the baseline for semi-supervised methods.",
+    "fixmatch": (
+        "It learned from few labelled and many unlabelled images with FixMatch "
+        "([arXiv 2001.07685](https://arxiv.org/abs/2001.07685)), labelled by its moving average."
     ),
-    "supervised": (
-        "Two students, one on a CLIP and one on a DINO backbone, learned from the labelled images only: the "
-        "baseline for semi-supervised methods."
+    "unimatch": (
+        "It learned from few labelled and many unlabelled images with UniMatch "
+        "([arXiv 2208.09910](https://arxiv.org/abs/2208.09910))."
+    ),
+    "unimatch_v2": (
+        "It learned from few labelled and many unlabelled images with UniMatch V2 "
+        "([arXiv 2410.10777](https://arxiv.org/abs/2410.10777))."
+    ),
+    "rs_mtdf": (
+        "It learned from few labelled and many unlabelled images with RS-MTDF "
+        "([arXiv 2506.08772](https://arxiv.org/abs/2506.08772)): it imitates foundation models, which are not part of "
+        "it, and decodes what it imitates."
+    ),
+    "semiearth": (
+        "It learned from few labelled and many unlabelled images with SemiEarth "
+        "([arXiv 2602.00202](https://arxiv.org/abs/2602.00202)): a vision-language model purified its pseudo-labels."
+    ),
+    "co2s": (
+        "They learned from few labelled and many unlabelled images with Co2S "
+        "([arXiv 2512.23035](https://arxiv.org/abs/2512.23035)): each trains on its own confident pseudo-labels and, "
+        "where the other one is surer, on the other's."
     ),
 }
 
@@ -32,8 +60,7 @@ TEMPLATE = """\
 
 # {name}
 
-Land-cover segmentation of aerial and satellite images. {method}
-The prediction is the fusion of the two students; either can be asked alone.
+Land-cover segmentation of aerial and satellite images. {model} {method}
 
 ## Classes
 
@@ -111,6 +138,7 @@ class CardFacts:
     Attributes:
         name: of the folder or of the repository on the Hub.
         method: key of the training method, e.g. "co2s".
+        model: model type, "co2s" or "dinov2_dpt".
         classes: class names in id order.
         training_command: as typed.
         versions: library -> version of the training run.
@@ -120,8 +148,8 @@ class CardFacts:
         num_labelled, num_unlabelled, num_validation: number of images.
         step: finished optimizer steps.
         num_channels: bands of the images.
-        results: the evaluation of exactly these weights, {"clip" | "dinov3" | "fused": {"per_category_iou",
-            "mean_iou", "mean_iou_absent_zero", ...}}, fractions in [0, 1], nan or None = undefined.
+        results: the evaluation of exactly these weights, by prediction: {"fused": {"per_category_iou",
+            "mean_iou", "mean_iou_absent_zero", ...}, ...}, fractions in [0, 1], nan or None = undefined.
     """
 
     name: str
@@ -129,6 +157,7 @@ class CardFacts:
     classes: tuple[str, ...]
     training_command: str
     versions: Mapping[str, str]
+    model: str = "co2s"
     backbones: tuple[Parent, ...] = ()
     text_model: Parent | None = None
     dataset: str | None = None
@@ -160,6 +189,7 @@ def model_card(facts: CardFacts) -> str:
     return TEMPLATE.format(
         front_matter=_front_matter(facts),
         name=facts.name,
+        model=MODELS[facts.model],
         method=METHODS.get(facts.method, f"Trained with the method `{facts.method}`."),
         classes="\n".join(f"- `{index}` {name}" for index, name in enumerate(facts.classes)),
         results=_results(facts),
@@ -188,7 +218,7 @@ def _front_matter(facts: CardFacts) -> str:
 
 def _scores(facts: CardFacts) -> list[EvalResult]:
     """The model index: only with a recorded number and a data set to attach it to."""
-    value = (facts.results or {}).get("fused", {}).get("mean_iou")
+    value = (facts.results or {}).get(MAIN[facts.model], {}).get("mean_iou")
     if facts.dataset is None or value is None or math.isnan(value):
         return []
     return [
@@ -197,7 +227,7 @@ def _scores(facts: CardFacts) -> list[EvalResult]:
             dataset_type=re.sub(r"[^a-z0-9]+", "-", facts.dataset.lower()).strip("-"),
             dataset_name=facts.dataset,
             metric_type="mean_iou",
-            metric_name="mean IoU over present classes, fused prediction",
+            metric_name="mean IoU over present classes",
             metric_value=value,
         )
     ]
@@ -269,7 +299,7 @@ def _limits(facts: CardFacts) -> list[str]:
         limits.append("The weights may have been chosen by the validation score that is shown, which flatters it.")
     if not facts.backbones:
         limits.append("Trained from scratch, without pretrained backbones: expect less than such models reach.")
-    if facts.text_model is None:
+    if facts.text_model is None and facts.model == "co2s":
         limits.append("The class embeddings are random stand-ins, not made by a text encoder: names carry no meaning.")
     if facts.num_channels != 3:
         limits.append(

@@ -120,3 +120,12 @@ def test_odd_text_does_not_break_the_card():
 def test_refuses_results_of_other_classes():
     with pytest.raises(ValueError, match="results of CLIP have 2 classes, but the card names 3"):
         model_card(CardFacts(**{**BARE, "classes": ("a", "b", "c")}, results=RESULTS))
+
+
+def test_one_student_is_told_apart():
+    results = {"dino": {"per_category_iou": [0.5, 0.25], "mean_iou": 0.375, "mean_iou_absent_zero": 0.375}}
+    facts = {**BARE, "model": "dinov2_dpt", "method": "rs_mtdf", "results": results, "dataset": "Dubai"}
+    card = model_card(CardFacts(**facts, backbones=(DINOV2,)))
+    assert "A DINO backbone with a DPT decoder. It learned" in card and "RS-MTDF" in card
+    assert "students" not in card and "stand-ins" not in card and "| % | DINO |" in card
+    assert front_matter(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.375
