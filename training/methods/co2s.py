@@ -53,9 +53,7 @@ class Co2S(SelfTaught):
         """Return `loss` to be backpropagated and detached scalars for the log."""
         if progress.step < self.burn_in_steps:
             return self.learn_from_labels(batch)
-        partners = self.show_partners(batch)
-        logits = self.show(batch)
-        own, partner = self.label(logits, partners, batch)
+        logits, own, partner = self.see(batch)
         clip_learns, dinov3_learns = mutual_masks(own["clip"], own["dinov3"], self.threshold)
         own, partner, purified = self.purify(own, partner, batch, progress)
         terms = {student: self.terms(views, own[student], partner[student], batch) for student, views in logits.items()}

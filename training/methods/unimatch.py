@@ -15,9 +15,8 @@ class UniMatch(SelfTaught):
         """Return `loss` to be backpropagated and detached scalars for the log."""
         if progress.step < self.burn_in_steps:
             return self.learn_from_labels(batch)
-        partners = self.show_partners(batch)
-        logits = self.show(batch)
-        own, partner, purified = self.purify(*self.label(logits, partners, batch), batch, progress)
+        logits, own, partner = self.see(batch)
+        own, partner, purified = self.purify(own, partner, batch, progress)
         terms = {student: self.terms(views, own[student], partner[student], batch) for student, views in logits.items()}
         totals = {student: weigh(parts) for student, parts in terms.items()}
         return scalars(totals, terms, **self.labeller.confident(own), **purified)

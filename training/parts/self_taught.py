@@ -70,6 +70,12 @@ class SelfTaught(Method):
             from_step=self.burn_in_steps,
         )
 
+    def see(self, batch: Batch) -> tuple[dict[str, StudentLogits], dict[str, PseudoLabels], dict[str, PseudoLabels]]:
+        """Return, by student, what it predicts, the pseudo-labels of the images, and those of their partners."""
+        partners = self.show_partners(batch)
+        logits = self.show(batch)
+        return logits, *self.label(logits, partners, batch)
+
     def show(self, batch: Batch) -> dict[str, StudentLogits]:
         """Return what every student predicts for the labelled, weak and strong views."""
         views = {

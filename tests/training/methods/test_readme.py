@@ -30,3 +30,20 @@ def test_the_ninth_method_is_short_and_trains(model, batch):
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
     method.after_step(Progress(0, 100))
     assert torch.equal(method.teacher.model.clip.weight, model.clip.weight)
+
+
+def test_the_loop_names_no_method():
+    script = (README.parents[1] / "train_semi.py").read_text(encoding="utf-8")
+    named = {name for name in METHODS if re.search(rf"[\"']{name}[\"']", script)}
+    classes = {kind.__name__ for kind in METHODS.values() if re.search(rf"\b{kind.__name__}\b", script)}
+    assert "METHODS[" in script and not named | classes
+
+
+def test_no_two_methods_share_a_block():
+    blocks = {}
+    for name in METHODS:
+        lines = [line.strip() for line in (README.parent / f"{name}.py").read_text(encoding="utf-8").splitlines()]
+        code = [line for line in lines if line and not line.startswith(("from ", "import "))]
+        for i in range(len(code) - 5):
+            blocks.setdefault(tuple(code[i : i + 6]), set()).add(name)
+    assert [names for names in blocks.values() if len(names) > 1] == []
