@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from co2s_hf.__main__ import main
+from training import purify_labels
 from training.arguments import build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +19,8 @@ def test_the_two_commands_stand_as_the_project_promises_them():
 
 
 def test_every_flag_is_an_argument(capsys):
-    known = {flag for action in build_parser()._actions for flag in action.option_strings}
+    actions = [*build_parser()._actions, *purify_labels.build_parser()._actions]
+    known = {flag for action in actions for flag in action.option_strings}
     for action in ("init", "check", "split", "prepare", "fetch"):
         with pytest.raises(SystemExit):
             main(["data", action, "--help"])
