@@ -109,7 +109,9 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--clip", help="folder or Hub id of any CLIP; default: a tiny one from random weights")
     model.add_argument("--dinov3", help="folder or Hub id of any DINOv3 or DINOv2; default: likewise")
     model.add_argument("--dino", help="of dinov2_dpt: folder or Hub id of any DINOv2 or DINOv3; default: likewise")
-    model.add_argument("--teachers", nargs="+", help="of rs_mtdf: folders or Hub ids of vision models to imitate")
+    model.add_argument(
+        "--teachers", nargs="+", help="of rs_mtdf: vision models to imitate: folders, Hub ids, open_clip files"
+    )
     model.add_argument("--text_model", help="CLIP folder, Hub id or open_clip file for the class texts; default: clip")
     model.add_argument("--open_clip_model", help="architecture of an open_clip file, e.g. ViT-B-32")
     model.add_argument(

@@ -53,7 +53,7 @@ def translators(arguments: Namespace) -> list[dict[str, Any]] | None:
     """One for each teacher, as wide as its features; None without teachers."""
     if not arguments.teachers:
         return None
-    facts = [teacher_facts(name) for name in arguments.teachers]
+    facts = [teacher_facts(name, arguments.open_clip_model) for name in arguments.teachers]
     return [{"teacher_width": teacher.width, "input_px": teacher.input_px} for teacher in facts]
 
 

@@ -61,3 +61,16 @@ class OpenClipTowers:
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed P texts -> (P, E) float32 of length 1."""
         return F.normalize(self.model.encode_text(self.tokenizer(texts).to(self.device)).float(), dim=1)
+
+    @torch.no_grad()
+    def patch_features(self, images: Tensor) -> Tensor:
+        """Give what the last block makes of each patch, ahead of any norm and projection.
+
+        Args:
+            images: (N, 3, size_px, size_px), normalised.
+
+        Returns:
+            (N, D, h, w) in the precision of the model.
+        """
+        found = self.model.visual.forward_intermediates(images.to(self.dtype), indices=1, intermediates_only=True)
+        return found["image_intermediates"][0]

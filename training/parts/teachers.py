@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModel, CLIPVisionModel, PreTrainedConfi
 
 from co2s_hf.modeling_dinov2_dpt import Dinov2DPTEmbeddings
 from co2s_hf.pretrained_backbones import RGB
+from co2s_hf.text.open_clip_towers import OpenClipTowers
 
 # Vision towers of image-text models: the class that loads the tower alone, and the tokens ahead of its patches.
 _TOWERS = {
@@ -19,6 +21,7 @@ _TOWERS = {
     "siglip": (SiglipVisionModel, 0),
     "siglip_vision_model": (SiglipVisionModel, 0),
 }
+OPEN_CLIP_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 _CLIP_STATISTICS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IMAGENET_STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SIGLIP_STATISTICS = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -29,24 +32,31 @@ class TeacherFacts:
     """What a student must know of a teacher to imitate it.
 
     Attributes:
-        name: folder or Hub id.
+        name: folder, Hub id, or checkpoint file of open_clip.
         width: channels of its patch features.
         input_px: side of the square its images are squeezed to; None where it sees them in their own size.
+        open_clip_model: architecture of a checkpoint file.
     """
 
     name: str
     width: int
     input_px: int | None
+    open_clip_model: str | None = None
 
 
-def teacher_facts(name: str) -> TeacherFacts:
-    """Read them from the configuration of a vision model, or of an image-text model, in transformers format.
+def teacher_facts(name: str, open_clip_model: str | None = None) -> TeacherFacts:
+    """Find out about a vision model, or the vision tower of an image-text model, in transformers or open_clip format.
 
     A model of one image size only, as CLIP is, sees squeezed images.
 
     Raises:
         OSError: nothing of that name.
+        ValueError: a checkpoint file of another architecture, or of none that is known.
     """
+    if Path(name).suffix in OPEN_CLIP_SUFFIXES:
+        towers = OpenClipTowers(name, open_clip_model)
+        blank = torch.zeros(1, 3, towers.size_px, towers.size_px)
+        return TeacherFacts(name, towers.patch_features(blank).shape[1], towers.size_px, open_clip_model)
     vision = _vision_config(AutoConfig.from_pretrained(name))
     return TeacherFacts(name, vision.hidden_size, vision.image_size if vision.model_type in _TOWERS else None)
 
@@ -75,23 +85,14 @@ class Teacher(nn.Module):
         """Load the weights."""
         super().__init__()
         self.facts, self.rgb = facts, list(rgb)
-        kind = AutoConfig.from_pretrained(facts.name).model_type
-        tower, prefix_tokens = _TOWERS.get(kind, (AutoModel, None))
-        self.tower = tower.from_pretrained(facts.name, dtype=torch.float32).eval().requires_grad_(False)
-        config = self.tower.config
-        self.patch_px = config.patch_size
-        self.prefix_tokens = 1 + getattr(config, "num_register_tokens", 0) if prefix_tokens is None else prefix_tokens
-        own_mean, own_std = _statistics(kind)
+        self.tower = _OpenClipTower(facts) if facts.open_clip_model else _TransformersTower(facts.name, official)
         seen_mean, seen_std = ([values[i] for i in self.rgb] for values in (mean, std))
         # x = (image - mean) / std; own = (x * std + mean - own_mean) / own_std
+        own_mean, own_std = self.tower.mean, self.tower.std
         scale = [seen / own for seen, own in zip(seen_std, own_std, strict=True)]
         shift = [(seen - own) / spread for seen, own, spread in zip(seen_mean, own_mean, own_std, strict=True)]
-        if official:
-            scale, shift = [1.0] * 3, [0.0] * 3
-            if kind == "dinov2":
-                self.tower.embeddings = Dinov2DPTEmbeddings.of(self.tower.embeddings)
-        self.register_buffer("scale", torch.tensor(scale)[:, None, None])
-        self.register_buffer("shift", torch.tensor(shift)[:, None, None])
+        self.register_buffer("scale", torch.tensor([1.0] * 3 if official else scale)[:, None, None])
+        self.register_buffer("shift", torch.tensor([0.0] * 3 if official else shift)[:, None, None])
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -100,9 +101,37 @@ class Teacher(nn.Module):
         if self.facts.input_px is not None:
             side = self.facts.input_px
             images = F.interpolate(images, (side, side), mode="bilinear", align_corners=True)
+        return self.tower(images)
+
+
+class _TransformersTower(nn.Module):
+    def __init__(self, name: str, official: bool) -> None:
+        super().__init__()
+        kind = AutoConfig.from_pretrained(name).model_type
+        tower, prefix_tokens = _TOWERS.get(kind, (AutoModel, None))
+        self.model = tower.from_pretrained(name, dtype=torch.float32).eval().requires_grad_(False)
+        if official and kind == "dinov2":
+            self.model.embeddings = Dinov2DPTEmbeddings.of(self.model.embeddings)
+        config = self.model.config
+        self.patch_px = config.patch_size
+        self.prefix_tokens = 1 + getattr(config, "num_register_tokens", 0) if prefix_tokens is None else prefix_tokens
+        self.mean, self.std = _statistics(kind)
+
+    def forward(self, images: Tensor) -> Tensor:
         height, width = (side // self.patch_px for side in images.shape[-2:])
-        tokens = self.tower(images).last_hidden_state[:, self.prefix_tokens :]
+        tokens = self.model(images).last_hidden_state[:, self.prefix_tokens :]
         return tokens.transpose(1, 2).unflatten(2, (height, width))  # (B, h * w, D) -> (B, D, h, w)
+
+
+class _OpenClipTower(nn.Module):
+    def __init__(self, facts: TeacherFacts) -> None:
+        super().__init__()
+        self.towers = OpenClipTowers(facts.name, facts.open_clip_model)
+        self.model = self.towers.model.visual  # so that it moves with this module
+        self.mean, self.std = (values.flatten().tolist() for values in (self.towers.mean, self.towers.std))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.towers.patch_features(images)
 
 
 def load_teachers(arguments: Namespace, config: PreTrainedConfig) -> list[Teacher]:
@@ -121,7 +150,7 @@ def load_teachers(arguments: Namespace, config: PreTrainedConfig) -> list[Teache
         )
     return [
         Teacher(
-            teacher_facts(name),
+            teacher_facts(name, arguments.open_clip_model),
             mean=config.image_mean,
             std=config.image_std,
             rgb=[bands.index(colour) for colour in RGB],

@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -94,7 +95,7 @@ def test_each_sees_the_statistics_it_was_trained_with(folders, kind, mean, std):
 
 def test_teachers_are_frozen(folders, images):
     model = teacher(folders["clip"])
-    assert not any(parameter.requires_grad for parameter in model.parameters()) and not model.tower.training
+    assert not any(parameter.requires_grad for parameter in model.parameters()) and not model.tower.model.training
     assert not model(images.requires_grad_()).requires_grad
 
 
@@ -106,7 +107,7 @@ def test_red_green_and_blue_are_picked_from_many_bands(folders, images):
         image_mean=(0.3, *reversed(MEAN)),
         image_std=(0.2, *reversed(STD)),
     )
-    arguments = SimpleNamespace(teachers=[folders["dinov2"]], official=False)
+    arguments = SimpleNamespace(teachers=[folders["dinov2"]], official=False, open_clip_model=None)
     (loaded,) = load_teachers(arguments, config)
     bands = torch.cat((torch.zeros(2, 1, 48, 48), images.flip(1)), dim=1)
     torch.testing.assert_close(loaded(bands), teacher(folders["dinov2"])(images))
@@ -115,15 +116,39 @@ def test_red_green_and_blue_are_picked_from_many_bands(folders, images):
 def test_refuses_to_go_without(folders):
     config = Dinov2DPTConfig.from_backbones(None, ["a", "b"])
     with pytest.raises(ValueError, match="name one or more with --teachers"):
-        load_teachers(SimpleNamespace(teachers=None, official=False), config)
+        load_teachers(SimpleNamespace(teachers=None, official=False, open_clip_model=None), config)
     two = Dinov2DPTConfig.from_backbones(
         None, ["a", "b"], bands=["nir", "red"], image_mean=(0.5, 0.5), image_std=(0.2, 0.2)
     )
     with pytest.raises(ValueError, match="but the bands are nir, red: name these three in --bands"):
-        load_teachers(SimpleNamespace(teachers=[folders["clip"]], official=False), two)
+        load_teachers(SimpleNamespace(teachers=[folders["clip"]], official=False, open_clip_model=None), two)
 
 
 def test_features_are_resized_to_the_grid_of_the_student():
     features = torch.arange(16.0).view(1, 1, 4, 4)
     assert resize_features(features, 4) is features
     assert resize_features(features, 2).shape == (1, 1, 2, 2)
+
+
+def test_open_clip_gives_its_patches_ahead_of_its_last_norm(tmp_path, images):
+    open_clip = pytest.importorskip("open_clip")
+    architecture = tmp_path / "tiny-teacher.json"
+    vision = dict(image_size=32, layers=2, width=64, head_width=32, patch_size=8)
+    text = dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1)
+    architecture.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(architecture)
+    torch.manual_seed(0)
+    model = open_clip.create_model("tiny-teacher", pretrained=None).eval()
+    weights = str(tmp_path / "teacher.pt")
+    torch.save(model.state_dict(), weights)
+    facts = teacher_facts(weights, "tiny-teacher")
+    assert (facts.width, facts.input_px) == (64, 32)
+    features = Teacher(facts, mean=MEAN, std=STD, official=True)(images)
+    seen = []
+    model.visual.transformer.register_forward_hook(lambda *arguments: seen.append(arguments[-1]))
+    with torch.no_grad():
+        model.encode_image(F.interpolate(images, (32, 32), mode="bilinear", align_corners=True))
+    assert features.shape == (2, 64, 4, 4)
+    torch.testing.assert_close(features.flatten(2).transpose(1, 2), seen[0][:, 1:])
+    with pytest.raises(ValueError, match="which needs the name of its architecture as open_clip_model"):
+        teacher_facts(weights)
