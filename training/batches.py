@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -192,9 +193,8 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
             crop, labels, valid = self._cut(image, labels, valid, rng)
             return crop, valid if labels is None else valid & (labels == IGNORE), {}
         assert self.scores is not None
-        regions, scores = self.scores.lookup(file)
-        # Ids pass through the crop as float32, which holds them exactly.
-        maps = torch.stack((resize_ids(regions, image.shape[-2:]), torch.full(image.shape[-2:], float(IGNORE))))
+        regions, scores = self.read.regions(file, self.scores, image.shape[-2:])
+        maps = torch.stack((regions, torch.full(image.shape[-2:], float(IGNORE))))
         if labels is not None:
             maps[1] = labels
         crop, maps, valid = self._cut(image, maps, valid, rng)
@@ -343,7 +343,7 @@ class _Reader:
 
     def __init__(self, scale: float, cache_bytes: int, nodata: int | None, num_bands: int) -> None:
         self.scale, self.cache_bytes, self.nodata, self.num_bands = scale, cache_bytes, nodata, num_bands
-        self.cache: dict[ImageFile, tuple[Tensor, Tensor | None]] = {}
+        self.cache: dict[Any, tuple[Tensor, Tensor | None]] = {}  # by file, or by (kind, file)
         self.used_bytes = 0
 
     def image(self, file: ImageFile) -> tuple[Tensor, Tensor | None]:
@@ -380,11 +380,20 @@ class _Reader:
             labels = interpolate(labels[None, None], self._scaled(labels), mode="nearest-exact")[0, 0]
         return self._keep(sample.mask, labels, None)[0]
 
+    def regions(self, file: ImageFile, scores: RegionCache, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Region ids (H, W) of an image of this size, as float32, which holds them exactly; and their scores."""
+        cached = self.cache.get(("regions", file))
+        if cached is None:
+            ids, table = scores.lookup(file)
+            ids = resize_ids(ids, size)
+            cached = (ids, table) if isinstance(file, EncodedImage) else self._keep(("regions", file), ids, table)
+        return cached
+
     def _scaled(self, plane: Tensor) -> tuple[int, int]:
         height, width = (max(1, int(side * self.scale + 0.5)) for side in plane.shape[-2:])
         return height, width
 
-    def _keep(self, path: ImageFile, tensor: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _keep(self, path: Any, tensor: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         worker = get_worker_info()
         size_bytes = tensor.nbytes + (0 if valid is None else valid.nbytes)
         if self.used_bytes + size_bytes <= self.cache_bytes // (worker.num_workers if worker else 1):

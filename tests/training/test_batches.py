@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import write_image, write_mask
-from training.batches import EvaluationDataset, SemiDataset, TimedBatches, collate, train_loader
+from training.batches import MAX_REGIONS, EvaluationDataset, SemiDataset, TimedBatches, collate, train_loader
 from training.pools import FilePool, LabelledPool, find_partly_labelled
+from training.purification.cache import RegionCache
+from training.purification.calibration import Calibration
 from training.views import ViewNeeds
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -42,7 +45,8 @@ def noisy(tmp_path_factory):
 
 def _dataset(labelled, unlabelled, views=PARTNER, partly_labelled=(), **changes):
     fields = {"crop_px": 16, "seed": 1, "views": views, **NORMALISED, **changes}
-    pool = FilePool(unlabelled, partly_labelled=partly_labelled, seed=fields["seed"]) if unlabelled else None
+    any_pool = unlabelled or partly_labelled
+    pool = FilePool(unlabelled, partly_labelled=partly_labelled, seed=fields["seed"]) if any_pool else None
     return SemiDataset(LabelledPool(labelled, seed=fields["seed"]), pool, **fields)
 
 
@@ -79,6 +83,64 @@ def test_what_is_not_needed_is_none(noisy):
     for name in ("x", "y", "u_w", "u_s1", "u_s2", "u_valid", "box1", "box2"):  # a partner changes nothing else
         assert torch.equal(getattr(full, name), getattr(alone, name))
     assert torch.equal(full.x, supervised.x)
+
+
+@pytest.fixture(scope="module")
+def quadrants(tmp_path_factory):
+    """Four images whose quadrants are grey in four values, with these quadrants as their regions; and their scores.
+
+    Image k has the grey values 40 k + 10 q in quadrant q, whose most probable class is (k + q) % 3.
+    """
+    folder = tmp_path_factory.mktemp("quadrants")
+    scores = RegionCache(folder / "scores", {"names": ["a", "b", "c"]})
+    quadrant = np.kron(np.arange(4).reshape(2, 2), np.ones((16, 16), int))
+    made = []
+    for k in range(4):
+        image, mask = folder / f"i{k}.png", folder / f"m{k}.png"
+        write_image(image, np.repeat((40 * k + 10 * quadrant)[:, :, None], 3, axis=2).astype(np.uint8))
+        write_mask(mask, np.where(quadrant == 0, 1, 255).astype(np.uint8))
+        made.append(Sample(image, mask, str(k)))
+        table = 5.0 * torch.eye(3)[[(k + q) % 3 for q in range(4)]]
+        scores.write(image, torch.from_numpy(quadrant), table)
+    scores.keep_calibration(Calibration(1.0, (0.0,) * 3, (1.0,) * 3, 1.0, 1.0, ()))
+    return made, scores
+
+
+@pytest.mark.parametrize("image_scale", [1.0, 0.5])
+def test_scores_go_with_the_pixels_that_they_are_of(quadrants, image_scale):
+    samples, scores = quadrants
+    views = ViewNeeds(unlabelled=True, partner="other", regions=True)
+    changes = dict(scores=scores, crop_px=20, scale_range=(0.7, 1.5), image_scale=image_scale)
+    dataset = _dataset(samples, samples, views, **changes)
+    plain = _dataset(samples, samples, **{**changes, "scores": None})
+    batch, same = (collate(one.__getitems__([0, 1, 2, 3])) for one in (dataset, plain))
+    assert torch.equal(batch.u_s1, same.u_s1) and torch.equal(batch.u_valid, same.u_valid)
+    assert batch.u_regions.shape == (4, 20, 20) and batch.u_scores.shape == (4, MAX_REGIONS, 3)
+    assert torch.equal(batch.p_regions, batch.u_regions[batch.pairs])
+    compared = 0
+    for image, valid, regions, table in zip(batch.u_w, batch.u_valid, batch.u_regions, batch.u_scores, strict=True):
+        assert (regions[~valid] == -1).all() and (regions[valid] >= 0).all()
+        grey = (image[0] * STD[0] + MEAN[0]) * 255 / 10
+        spread = torch.stack([F.max_pool2d(sign * grey[None], 5, 1, 2)[0] for sign in (1, -1)]).sum(0)
+        pure = valid & (spread < 1e-3)  # away from where quadrants are mixed
+        k, q = grey.round().long() // 4, grey.round().long() % 4
+        assert torch.equal(table[regions[pure]].argmax(1), ((k + q) % 3)[pure])
+        compared += int(pure.sum())
+    assert compared > 300
+
+
+def test_scores_do_not_bring_back_labelled_pixels(quadrants):
+    samples, scores = quadrants
+    views = ViewNeeds(unlabelled=True, regions=True)
+    changes = dict(crop_px=32, scale_range=(1, 1), partly_labelled=[(sample, 1.0) for sample in samples])
+    batch = collate([_dataset(samples, [], views, scores=scores, **changes)[k] for k in range(4)])
+    plain = collate([_dataset(samples, [], ViewNeeds(unlabelled=True), **changes)[k] for k in range(4)])
+    assert torch.equal(batch.u_valid, plain.u_valid) and 0 < batch.u_valid.float().mean() < 1
+
+
+def test_refuses_regions_without_scores(samples):
+    with pytest.raises(ValueError, match="There are no scores of regions; expected a cache"):
+        _dataset(samples[:4], samples[4:], ViewNeeds(unlabelled=True, regions=True))
 
 
 def test_padding_is_black_ignored_and_invalid(samples):
