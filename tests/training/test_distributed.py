@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from co2s_hf.data.images import write_image, write_mask
+from tests.training.distributed_worker import METHODS
 from tests.training.tiny_runs import (
     SCRIPT,
     build_tiny_model,
@@ -19,7 +20,6 @@ from tests.training.tiny_runs import (
     start,
     write_recipe,
 )
-from training.methods.co2s import Co2S
 from training.parts.schedules import Progress
 
 # A free port is taken; two processes on CPU talk through gloo.
@@ -59,8 +59,9 @@ def test_the_batches_of_two_processes_are_the_batch_of_one(two_processes, data):
     assert set(joint) | {"pairs"} == set(two_processes[0]["batch"])
 
 
-def test_the_gradients_of_two_processes_are_the_gradient_of_one(two_processes, data):
-    method = Co2S(build_tiny_model(), threshold=0.2, feature_dropout=0.0)
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_the_gradients_of_two_processes_are_the_gradient_of_one(name, two_processes, data):
+    method = METHODS[name](build_tiny_model())
     expected = method.step(load_batch(data, batch_size=4, rank=0, world_size=1), Progress(5, 10))
     expected["loss"].backward()
 
@@ -70,17 +71,17 @@ def test_the_gradients_of_two_processes_are_the_gradient_of_one(two_processes, d
         for name, value in (("y", 255), ("u_valid", False))
     )
     assert ignored[0] != ignored[1] and padding[0] != padding[1]
-    assert all(value > 0 for name, value in expected.items() if name != "loss")
+    assert all(value > 0 for scalar, value in expected.items() if scalar != "loss")
 
-    largest = 0.0
-    for name, parameter in method.model.named_parameters():
+    largest, halves = 0.0, [result[name] for result in two_processes]
+    for parameter_name, parameter in method.model.named_parameters():
         if parameter.requires_grad:
             scale = parameter.grad.abs().max().clamp(min=1e-9)  # biases of keys have no gradient but rounding
-            for result in two_processes:
-                difference = (result["gradients"][name] - parameter.grad).abs().max()
+            for half in halves:
+                difference = (half["gradients"][parameter_name] - parameter.grad).abs().max()
                 largest = max(largest, (difference / scale).item())
     assert largest < 1e-7  # in float64
-    mean_loss = sum(result["scalars"]["loss"] for result in two_processes) / 2
+    mean_loss = sum(half["scalars"]["loss"] for half in halves) / 2
     torch.testing.assert_close(mean_loss, expected["loss"])
 
 
