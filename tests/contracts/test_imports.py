@@ -163,7 +163,7 @@ def test_methods_do_not_import_methods(training):
 
 
 def test_parts_import_no_method_and_no_loop(training):
-    below = ("training.parts", "training.purification", "training.batches", "training.views", "co2s_hf.")
+    below = ("training.parts", "training.batches", "training.views", "co2s_hf.")
     wrong = [
         str(found)
         for found in training

@@ -1,7 +1,7 @@
 """What every method is: a model of one or two students, and the answers to what the loop asks."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,11 +12,13 @@ from training.parts.losses import AverageCount, cross_entropy, identity
 from training.parts.pseudo_labels import PseudoLabels
 from training.parts.schedules import Progress
 from training.parts.supervision import as_tensor
-from training.purification.purifier import Purifier
 from training.views import ViewNeeds
 
 Labels = Mapping[str, PseudoLabels]
 """Pseudo-labels (B, S, S) by student."""
+
+Purifier = Callable[[Labels, Tensor, Tensor, int], tuple[Labels, dict[str, Tensor]]]
+"""Pseudo-labels, regions, their scores, step -> purified pseudo-labels, scalars; see `training.purification.purifier`."""
 
 
 class Method:
