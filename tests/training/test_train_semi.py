@@ -271,12 +271,14 @@ ONE_STUDENT = dict(
 )
 
 
-@pytest.mark.parametrize("method", ["supervised", "fixmatch", "unimatch", "unimatch_v2", "rs_mtdf"])
-def test_methods_train_one_student(method, four_blocks, students, tmp_path):
+@pytest.mark.parametrize(
+    "flags", ["supervised", "fixmatch", "unimatch", "unimatch_v2", "rs_mtdf", "rs_mtdf --official"]
+)
+def test_methods_train_one_student(flags, four_blocks, students, tmp_path):
+    method, *official = flags.split()
     teachers = [four_blocks, students["clip"]] if method == "rs_mtdf" else None
-    metrics = main(
-        tiny_arguments(tmp_path, "--method", method, max_steps=2, dino=four_blocks, teachers=teachers, **ONE_STUDENT)
-    )
+    changes = dict(max_steps=2, dino=four_blocks, teachers=teachers, **ONE_STUDENT)
+    metrics = main(tiny_arguments(tmp_path, "--method", method, *official, **changes))
     assert all(math.isfinite(row["loss"]) for row in metrics["losses"])
     assert set(metrics["history"][-1]) == {"step", "dino"}
     assert ("loss_distillation" in metrics["losses"][-1]) == (method == "rs_mtdf")

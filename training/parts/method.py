@@ -18,7 +18,7 @@ Labels = Mapping[str, PseudoLabels]
 """Pseudo-labels (B, S, S) by student."""
 
 Purifier = Callable[[Labels, Tensor, Tensor, int], tuple[Labels, dict[str, Tensor]]]
-"""Pseudo-labels, regions, their scores, step -> purified pseudo-labels, scalars; see `training.purification.purifier`."""
+"""Pseudo-labels, regions, scores, step -> purified pseudo-labels, scalars; see `training.purification.purifier`."""
 
 
 class Method:
