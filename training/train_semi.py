@@ -343,6 +343,8 @@ def find_scores(arguments: argparse.Namespace, split: DataSplit) -> tuple[Region
             f"as {missing[0]}. Run training/purify_labels.py again: it does what is missing."
         )
     given = {"background": background_ids(split.classes), "barred": scores.calibration().barred}
+    if arguments.class_share:  # confidences are relative to the threshold then: all that does not reach it is uncertain
+        given |= {"tau": arguments.threshold, "c_relabel": arguments.threshold}
     settings = PurifierSettings(**{**given, **(arguments.purifier or {})})
     return scores, Purifier(settings, arguments.threshold)
 
