@@ -224,7 +224,8 @@ def _pictures(row: Mapping[str, np.ndarray | None], palette: np.ndarray) -> list
         score = "" if truth is None else f"   mIoU {_percent(_mean_iou(row[key], truth, len(palette)))} %"
         pictures.append((TITLES[key] + score, _paint(row[key], palette)))
     students = {key: row[key] for key in predictions if key != "fused"}
-    pictures.append(("Where students differ" if truth is None else "Who is right", _compare(image, truth, students)))
+    shown = "Which student is right" if len(students) > 1 else "Where it is wrong"
+    pictures.append(("Where students differ" if truth is None else shown, _compare(image, truth, students)))
     return pictures
 
 

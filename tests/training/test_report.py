@@ -112,7 +112,7 @@ def test_panel_titles_and_legend(tmp_path, monkeypatch):
     row["fused"] = np.where(row["truth"] == 255, 1, row["truth"])
     draw_panel([row, panel_row(truth=False)], CLASSES, None, tmp_path / "x.png")
     titles = [axis.get_title() for axis in figures[0].axes]
-    assert [title.split()[0] for title in titles[:6]] == ["Image", "Truth", "CLIP", "DINOv3", "Fused", "Who"]
+    assert [title.split()[0] for title in titles[:6]] == ["Image", "Truth", "CLIP", "DINOv3", "Fused", "Which"]
     assert titles[4] == "Fused   mIoU 100.0 %"
     assert titles[6:] == ["Image", "Truth unknown", "CLIP", "DINOv3", "Fused", "Where students differ"]
     words = [[text.get_text() for text in legend.get_texts()] for legend in figures[0].legends]
@@ -150,7 +150,7 @@ def test_one_student_has_one_picture_and_one_curve(tmp_path, monkeypatch):
     row = {key: value for key, value in panel_row().items() if key not in ("dinov3", "fused")}
     row["dino"] = row.pop("clip")
     draw_panel([row], CLASSES, None, tmp_path / "x.png")
-    assert [axis.get_title().split()[0] for axis in figures[0].axes] == ["Image", "Truth", "DINO", "Who"]
+    assert [axis.get_title().split()[0] for axis in figures[0].axes] == ["Image", "Truth", "DINO", "Where"]
     numbers = {"mean_iou": 0.5, "pseudo_label_precision": 0.5, "pseudo_label_coverage": 0.5}
     draw_curves([{"step": 1, "dino": numbers}], tmp_path / "y.png", method="fixmatch")
     assert [len(axis.lines) for axis in figures[1].axes] == [1, 1, 1]
