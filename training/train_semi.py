@@ -344,7 +344,7 @@ def find_scores(arguments: argparse.Namespace, split: DataSplit) -> tuple[Region
         )
     given = {"background": background_ids(split.classes), "barred": scores.calibration().barred}
     if arguments.class_share:  # confidences are relative to the threshold then: all that does not reach it is uncertain
-        given["tau"] = arguments.threshold
+        given |= {"tau": arguments.threshold, "c_relabel": arguments.threshold}
     settings = PurifierSettings(**{**given, **(arguments.purifier or {})})
     return scores, Purifier(settings, arguments.threshold)
 
