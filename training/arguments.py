@@ -295,6 +295,8 @@ def _unlike_methods(arguments: argparse.Namespace) -> list[str]:
         )
     if arguments.method == "supervised" and arguments.purify is not None:
         problems.append("--method supervised has no pseudo-labels to --purify: leave it out, or take another method.")
+    if arguments.purify is not None and arguments.unlabelled_stream is not None:
+        problems.append("--purify has scores of listed images, none of an --unlabelled_stream: leave one out.")
     if arguments.purifier is not None and arguments.purify is None:
         problems.append("--purifier says how to use scores: name their folder with --purify.")
     return problems

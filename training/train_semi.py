@@ -79,7 +79,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         is_final = arguments.official or arguments.ignore_is_final or arguments.unlabelled_stream is not None
         partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
         arguments.class_weights, class_pixels = count_imbalance(arguments, split)
-        scores, purifier = find_scores(arguments, split)
+        scores, purifier = find_scores(arguments, split, partly)
     say(found(split, partly))
     for warning in warnings:
         say(f"warning: {warning}")
@@ -326,7 +326,9 @@ def count_imbalance(
     return None if weights is None else [float(one) for one in weights], class_pixels
 
 
-def find_scores(arguments: argparse.Namespace, split: DataSplit) -> tuple[RegionCache | None, Purifier | None]:
+def find_scores(
+    arguments: argparse.Namespace, split: DataSplit, partly: Sequence[tuple[Sample, float]]
+) -> tuple[RegionCache | None, Purifier | None]:
     """The scores that --purify names, and the purifier that uses them; None without."""
     if arguments.purify is None:
         return None, None
@@ -336,10 +338,11 @@ def find_scores(arguments: argparse.Namespace, split: DataSplit) -> tuple[Region
             f"{arguments.purify} holds scores of the classes {', '.join(scores.classes)}; expected "
             f"{', '.join(split.classes)}. Run training/purify_labels.py for this data set."
         )
-    missing = scores.missing(sample.image for sample in split.unlabelled)
+    members = [*split.unlabelled, *(sample for sample, _ in partly)]
+    missing = scores.missing(sample.image for sample in members)
     if missing:
         raise CacheError(
-            f"{arguments.purify} lacks the scores of {len(missing)} of {len(split.unlabelled)} unlabelled images, such "
+            f"{arguments.purify} lacks the scores of {len(missing)} of {len(members)} images of the pool, such "
             f"as {missing[0]}. Run training/purify_labels.py again: it does what is missing."
         )
     given = {"background": background_ids(split.classes), "barred": scores.calibration().barred}

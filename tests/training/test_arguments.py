@@ -142,6 +142,7 @@ def test_refuses_recipes(text, message, recipe, capsys):
         ([*DATA, "--teachers", "a"], "--teachers are what --method rs_mtdf imitates: give both or none."),
         ([*DATA, "--method", "semiearth"], "--method semiearth purifies pseudo-labels: make scores with training/pur"),
         ([*DATA, "--method", "supervised", "--purify", "a"], "--method supervised has no pseudo-labels to --purify"),
+        ([*DATA, "--purify", "a", "--unlabelled_stream", "b.tar"], "--purify has scores of listed images, none of"),
         ([*DATA, "--purifier", "{tau: 0.5}"], "--purifier says how to use scores: name their folder with --purify."),
         ([*DATA, "--official", "--purify", "a"], "--official reproduces a purification that changes no loss"),
         ([*DATA, "--class_weights", "1", "-2"], "--class_weights is 1 -2, expected a positive number for each class"),

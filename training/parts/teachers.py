@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ class TeacherFacts:
     open_clip_model: str | None = None
 
 
+@cache  # a checkpoint file has to be loaded for them
 def teacher_facts(name: str, open_clip_model: str | None = None) -> TeacherFacts:
     """Find out about a vision model, or the vision tower of an image-text model, in transformers or open_clip format.
 

@@ -49,22 +49,6 @@ class Scorer(Protocol):
         ...
 
 
-def score_batch(scorer: Scorer, images: Tensor, regions: Tensor, rows: int) -> Tensor:
-    """Score the regions of B pictures while training: (B, rows, K) float32 on their device, nan where there are fewer.
-
-    Args:
-        scorer: the model.
-        images: (B, 3, H, W) float32 in [0, 1].
-        regions: (B, H, W) int64, at most `rows` of them in a picture, see `find_regions`.
-        rows: regions of a picture at most.
-    """
-    tables = []
-    for image, ids in zip(images, regions, strict=True):
-        scores = scorer.score(image, ids)
-        tables.append(torch.cat((scores, empty_scores(rows - len(scores), scores.shape[1]))))
-    return torch.stack(tables).to(images.device)
-
-
 def empty_scores(regions: int, classes: int) -> Tensor:
     """Abstain everywhere: (R, K) of nan."""
     return torch.full((regions, classes), torch.nan)

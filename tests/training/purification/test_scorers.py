@@ -1,6 +1,6 @@
 import torch
 
-from training.purification.scorers import empty_scores, model_identity, precision_on, score_batch
+from training.purification.scorers import empty_scores, model_identity, precision_on
 
 
 def test_a_model_on_the_hub_is_its_commit():
@@ -20,18 +20,6 @@ def test_local_weights_are_told_apart_by_their_content_and_not_their_place(tmp_p
 
 def test_empty_scores_abstain():
     assert empty_scores(2, 3).isnan().all() and empty_scores(0, 3).shape == (0, 3)
-
-
-def test_pictures_of_a_batch_are_scored_into_one_table():
-    class Counting:
-        def score(self, image, regions):
-            return image.mean() + torch.arange(2.0 * (int(regions.max()) + 1)).view(-1, 2)
-
-    images = torch.stack((torch.zeros(3, 2, 2), torch.ones(3, 2, 2)))
-    regions = torch.tensor([[[0, -1], [-1, -1]], [[0, 1], [-1, -1]]])
-    table = score_batch(Counting(), images, regions, rows=3)
-    assert table[0, 0].tolist() == [0, 1] and table[1, :2].tolist() == [[1, 2], [3, 4]]
-    assert table.isnan().all(2).tolist() == [[False, True, True], [False, False, True]]
 
 
 def test_precision_is_that_of_the_device():
