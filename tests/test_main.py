@@ -97,8 +97,8 @@ def test_an_interruption_is_one_line(folder, tmp_path, capsys, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("co2s_hf.__main__.prepare", interrupt)
-    monkeypatch.setattr("co2s_hf.__main__.check_dataset", interrupt)
+    monkeypatch.setattr("co2s_hf.data.command.prepare", interrupt)
+    monkeypatch.setattr("co2s_hf.data.command.check_dataset", interrupt)
     assert main(["data", "prepare", "LoveDA", str(tmp_path), str(tmp_path / "x"), "--protocol", "Co2S"]) == 130
     assert capsys.readouterr().err == "co2s: interrupted; the same command goes on\n"
     assert main(["data", "check", str(folder / "dataset.yaml")]) == 130
