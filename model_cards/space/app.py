@@ -5,7 +5,9 @@ package: models come with their code. README.md lists the environment variables.
 """
 
 import os
+import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import gradio as gr
+
 import page_parts as html
 import scene_file
 from results import Result
@@ -24,6 +27,7 @@ from segmenter import ModelError, Segmenter, Segmenters
 SESSION_SECONDS = 3600  # how long files and results of a page that nobody touches are kept
 MAX_WAITING = 20  # users in the queue; the next one is told to come back
 MAX_SESSIONS = 32  # with a result in memory
+RESULT = "result_"
 HERE = Path(__file__).parent
 SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--opacity', value / 100); }"
 INTRODUCTION = (
@@ -69,15 +73,16 @@ class Page:
         """Build the page; files of users go below `folder`."""
         self.settings, self.folder = settings, folder
         self.segmenters = Segmenters()
+        self.one_at_a_time = threading.Lock()  # a run that was given up computes on until it ends
         with gr.Blocks(
             title="Land cover", analytics_enabled=False, delete_cache=(SESSION_SECONDS // 6, SESSION_SECONDS)
         ) as self.blocks:
             self.session = gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=_forget)
             gr.Markdown(INTRODUCTION)
             with gr.Row(equal_height=False):
-                with gr.Column(scale=3, min_width=300):
+                with gr.Column(scale=3, min_width=280):
                     self._build_controls()
-                with gr.Column(scale=8, min_width=340):
+                with gr.Column(scale=8, min_width=280):
                     self._build_map()
         with self.blocks:
             self._connect()
@@ -92,7 +97,7 @@ class Page:
             allow_custom_value=self.settings.any_model,
             elem_id="model",
         )
-        self.upload = gr.File(label="Image: PNG, JPEG or GeoTIFF", height=150, elem_id="upload")
+        self.upload = gr.File(label="Image: PNG, JPEG or GeoTIFF", height=190, elem_id="upload")
         self.facts = gr.HTML(elem_id="facts", padding=False)
         self.bands = gr.Textbox(
             label="Bands",
@@ -113,8 +118,8 @@ class Page:
         with gr.Column(visible=False) as self.details:
             self.table = gr.HTML(elem_id="table", padding=False)
             with gr.Row():
-                self.png = gr.DownloadButton("Mask as PNG", elem_id="png", min_width=140)
-                self.geotiff = gr.DownloadButton("Mask as GeoTIFF", elem_id="geotiff", min_width=140)
+                self.png = gr.DownloadButton("Mask as PNG", elem_id="png", min_width=120)
+                self.geotiff = gr.DownloadButton("Mask as GeoTIFF", elem_id="geotiff", min_width=120)
 
     def _connect(self) -> None:
         shown = [self.stage, self.legend, self.table, self.png, self.geotiff, self.message]
@@ -122,15 +127,17 @@ class Page:
         # One image at a time is segmented; looking at files and maps never waits for that.
         light = dict(concurrency_limit=8, concurrency_id="light", show_progress="hidden", api_visibility="private")
         heavy = dict(concurrency_limit=1, concurrency_id="model", show_progress="hidden", api_visibility="private")
-        self.upload.change(self.look_at, [self.upload, self.session], everything, **light)
         inputs = [self.upload, self.model, self.bands, self.session]
-        self.button.click(self.segment, inputs, everything, trigger_mode="once", **heavy)
+        running = self.button.click(self.segment, inputs, everything, trigger_mode="once", **heavy)
+        # Another image ends what runs: its map would appear under the new one.
+        self.upload.change(self.look_at, [self.upload, self.session], everything, cancels=running, **light)
         self.view.input(self.show, [self.session, self.view], shown, trigger_mode="always_last", **light)
         self.opacity.change(None, self.opacity, None, js=SET_OPACITY, api_visibility="private")  # in the browser alone
 
     def look_at(self, path: str | None, old: Result | None) -> dict[Any, Any]:
         """Show an uploaded image before any model sees it."""
         _forget(old)
+        self._forget_abandoned()
         blank = {
             self.session: None,
             self.tools: gr.update(visible=False),
@@ -140,6 +147,7 @@ class Page:
             self.legend: "",
             self.facts: "",
             self.message: "",
+            self.button: gr.update(interactive=True),
         }
         if path is None:
             return blank
@@ -196,6 +204,12 @@ class Page:
             self.geotiff: gr.update(value=shown.geotiff),
         }
 
+    def _forget_abandoned(self) -> None:
+        """Remove the files of runs that were given up: no session knows them."""
+        for folder in self.folder.glob(f"{RESULT}*"):
+            if time.time() - folder.stat().st_mtime > SESSION_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _header(self, path: str) -> Scene:
         limits = dict(max_megabytes=self.settings.max_megabytes, max_megapixels=self.settings.max_megapixels)
         return scene_file.read_header(path, **limits)
@@ -206,13 +220,15 @@ class Page:
         scene = self._header(path)
         segmenter = self._segmenter(model_id)
         numbers = scene_file.choose_bands(scene, segmenter.num_bands, bands, segmenter.bands)
+        with self.one_at_a_time:
+            maps = segmenter.segment(*scene_file.read_pixels(scene, numbers))
         return Result(
             scene=scene,
             photo_uri=_photo_uri(scene),
-            maps=segmenter.segment(*scene_file.read_pixels(scene, numbers)),
+            maps=maps,
             classes=segmenter.classes,
             model=segmenter.name,
-            folder=self.folder / uuid4().hex,  # nobody else can guess it
+            folder=self.folder / f"{RESULT}{uuid4().hex}",  # nobody else can guess it
         )
 
     def _segmenter(self, model_id: str) -> Segmenter:
@@ -232,6 +248,21 @@ def _forget(result: Result | None) -> None:
         result.remove_files()
 
 
+def _theme() -> gr.Theme:
+    """Fonts of the user's system, so that nothing is fetched from elsewhere; labels as plain words."""
+    plain = {
+        f"block_{part}": value
+        for kind in ("title", "label")
+        for part, value in {
+            f"{kind}_background_fill": "transparent",
+            f"{kind}_background_fill_dark": "transparent",
+            f"{kind}_text_color": "*body_text_color",
+            f"{kind}_text_color_dark": "*body_text_color",
+        }.items()
+    }
+    return gr.themes.Soft(primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(**plain)
+
+
 def main() -> None:
     """Serve the page until it is interrupted."""
     settings = Settings.from_environment()
@@ -242,7 +273,7 @@ def main() -> None:
         page.blocks.launch(
             max_file_size=f"{round(settings.max_megabytes * 1000)}kb",
             state_session_capacity=MAX_SESSIONS,
-            theme=gr.themes.Soft(primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            theme=_theme(),
             css_paths=HERE / "style.css",
             footer_links=["gradio"],
             run_history=False,

@@ -8,6 +8,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
 from scene_file import Scene
 from segmentation_view import ClassShare, Colour
 
@@ -57,18 +58,21 @@ def stage(photo: str, layers: Mapping[str, str], size: tuple[int, int]) -> str:
 def empty_stage() -> str:
     """What the place of the map says before there is an image."""
     return (
-        '<div class="empty"><strong>Drop an aerial or satellite image</strong>'
-        "<span>The map appears here, with a legend, the area of each class and downloads for your GIS.</span></div>"
+        '<div class="empty"><strong>Your map appears here</strong>'
+        "<span>with its legend, the area of each class, and the mask to take along.</span></div>"
     )
 
 
-def legend(shares: Sequence[ClassShare]) -> str:
-    """Colour and name of the classes on the map, the largest first."""
+def legend(maps: Mapping[str, Sequence[ClassShare]]) -> str:
+    """Colours and names of the classes on one map or on several, the largest first, with the share on each map."""
+    classes = [ones for ones in zip(*maps.values(), strict=True) if any(one.pixels for one in ones)]
     chips = [
-        f'<li><i style="background:{_css(one.colour)}"></i>{escape(one.name)} <b>{_percent(one.share)}</b></li>'
-        for one in sorted(shares, key=lambda share: -share.pixels)
-        if one.pixels
+        f'<li><i style="background:{_css(ones[0].colour)}"></i>{escape(ones[0].name)} '
+        f"<b>{' | '.join(_percent(one.share) for one in ones)}</b></li>"
+        for ones in sorted(classes, key=lambda ones: -sum(one.pixels for one in ones))
     ]
+    if len(maps) > 1:
+        chips.append(f"<li><b>({escape(' | '.join(maps))})</b></li>")
     return f'<ul class="legend" aria-label="Legend">{"".join(chips)}</ul>'
 
 
@@ -103,7 +107,7 @@ def _row(one: ClassShare, disputed: bool) -> str:
     bar = f'<span class="bar"><span style="width:{one.share:.1%};background:{_css(one.colour)}"></span></span>'
     cells = [
         f'<th scope=row><i style="background:{_css(one.colour)}"></i>{escape(one.name)}</th>',
-        f"<td>{bar}{_percent(one.share)}</td>",
+        f'<td>{bar}<span class="percent">{_percent(one.share)}</span></td>',
         f"<td>{one.pixels:,}</td>",
     ]
     if one.square_metres is not None:

@@ -6,12 +6,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import page_parts as html
 from numpy.typing import NDArray
+
+import page_parts as html
 from scene_file import Scene, pixel_areas, write_geotiff, write_png
 from segmentation_view import (
     NO_DATA,
     ClassMap,
+    ClassShare,
     Colour,
     PixelAreas,
     class_colours,
@@ -82,7 +84,7 @@ class Result:
     def show(self, view: str) -> Shown:
         """One view; side by side and disagreement come with table and files of the fused prediction."""
         name = view if view in self.maps else next(iter(self.maps))
-        shares = class_shares(self.maps[name], self.classes, self.colours, self.areas, self.disputed)
+        shares = self._shares(name)
         if view == DISAGREEMENT and self.disputed is not None:
             layers = {view: disagreement_layer(self.disputed, DISPUTED_COLOUR)}
             with_data = max(sum(one.pixels for one in shares), 1)
@@ -90,7 +92,7 @@ class Result:
         else:
             shown = STUDENTS if view == SIDE_BY_SIDE else (name,)
             layers = {title: colour_layer(self.maps[title], self.colours) for title in shown}
-            legend = html.legend(shares)
+            legend = html.legend({title: self._shares(title) for title in shown})
         pictures = {title: html.layer_uri(layer) for title, layer in layers.items()}
         png, geotiff = self._files(name)
         return Shown(
@@ -104,6 +106,9 @@ class Result:
     def remove_files(self) -> None:
         """Remove what was written; called when a session ends, too."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _shares(self, name: str) -> list[ClassShare]:
+        return class_shares(self.maps[name], self.classes, self.colours, self.areas, self.disputed)
 
     def _files(self, name: str) -> tuple[Path, Path]:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
+from rasterio._err import CPLE_BaseError  # what GDAL says, where rasterio does not put it into its own words
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.warp import transform as warp
+
 from segmentation_view import NO_DATA, ClassMap, Colour, PixelAreas
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -246,7 +248,7 @@ def pixel_areas(scene: Scene) -> PixelAreas | None:
     x, y = a * column + b * row + c, d * column + e * row + f
     try:
         ground = warp(scene.crs, EQUAL_AREA, x.ravel().tolist(), y.ravel().tolist())
-    except RasterioError:  # the CRS of a drawing or of a plant, which lies nowhere on Earth
+    except (RasterioError, CPLE_BaseError):  # the CRS of a drawing or of a plant, which lies nowhere on Earth
         return None
     east, north = (np.asarray(values).reshape(x.shape) for values in ground)
     if not np.isfinite([east, north]).all() or np.abs(np.diff(east, axis=1)).max() > 1e7:
@@ -261,7 +263,7 @@ def pixel_areas(scene: Scene) -> PixelAreas | None:
         if np.abs(square_metres / on_map - 1).max() < TOLERANCE:
             note = f"Areas in {name}, {on_map:,.4g} m² each pixel."
             return PixelAreas(rows, columns, np.full_like(square_metres, on_map), note)
-    note = f"Areas on the ground: {name} alone does not keep areas, so that they were measured on the ellipsoid."
+    note = f"Ground areas, measured on the ellipsoid: pixels of {name} are not equally large."
     return PixelAreas(rows, columns, square_metres, note)
 
 
@@ -317,7 +319,7 @@ def _tiff(path: Path) -> Iterator[Any]:
         with _quiet(), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
             with rasterio.open(path, driver="GTiff") as file:
                 yield file
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise UploadError(f"{path.name} cannot be read; it may be cut off or damaged. Upload it again.") from error
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from segmentation_view import NO_DATA, ClassMap
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedConfig
+
+from segmentation_view import NO_DATA, ClassMap
 
 MODEL_TYPES = ("co2s", "dinov2_dpt")  # what this page knows how to show
 # Field of the output -> what the page calls it. The DPT model gives the first one only.
