@@ -6,11 +6,11 @@ package: models come with their code. README.md lists the environment variables.
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +22,8 @@ import scene_file
 from results import Result
 from scene_file import BandsError, Scene, UploadError
 from segmentation_view import photo
-from segmenter import ModelError, Segmenter, Segmenters
+from segmenter import ModelError, Segmenters
+from settings import Settings
 
 SESSION_SECONDS = 3600  # how long files and results of a page that nobody touches are kept
 MAX_WAITING = 20  # users in the queue; the next one is told to come back
@@ -35,35 +36,6 @@ INTRODUCTION = (
     "Drop an image, press **Segment**, take the map into your GIS. "
     "GeoTIFFs keep their place and give areas in hectares."
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the owner of the page decides.
-
-    Attributes:
-        models: ids or folders to choose from.
-        any_model: whether users may enter others. A model brings code and this machine runs it.
-        max_megabytes: of an upload.
-        max_megapixels: of an upload.
-    """
-
-    models: Sequence[str] = ()
-    any_model: bool = False
-    max_megabytes: float = 50
-    max_megapixels: float = 16
-
-    @classmethod
-    def from_environment(cls) -> "Settings":
-        """Read `CO2S_MODEL`, `CO2S_ANY_MODEL`, `CO2S_MAX_MB` and `CO2S_MAX_MEGAPIXELS`."""
-        names = [name.strip() for name in os.environ.get("CO2S_MODEL", "").split(",")]
-        on_a_space = "SPACE_ID" in os.environ
-        return cls(
-            models=[name for name in names if name],
-            any_model=os.environ.get("CO2S_ANY_MODEL", "0" if on_a_space else "1") == "1",
-            max_megabytes=float(os.environ.get("CO2S_MAX_MB", cls.max_megabytes)),
-            max_megapixels=float(os.environ.get("CO2S_MAX_MEGAPIXELS", cls.max_megapixels)),
-        )
 
 
 class Page:
@@ -218,7 +190,8 @@ class Page:
         if path is None:
             raise UploadError("There is no image yet: drop a PNG, JPEG or GeoTIFF.")
         scene = self._header(path)
-        segmenter = self._segmenter(model_id)
+        self.settings.check_model(model_id)
+        segmenter = self.segmenters.get(model_id)
         numbers = scene_file.choose_bands(scene, segmenter.num_bands, bands, segmenter.bands)
         with self.one_at_a_time:
             maps = segmenter.segment(*scene_file.read_pixels(scene, numbers))
@@ -230,13 +203,6 @@ class Page:
             model=segmenter.name,
             folder=self.folder / f"{RESULT}{uuid4().hex}",  # nobody else can guess it
         )
-
-    def _segmenter(self, model_id: str) -> Segmenter:
-        if not model_id:
-            raise ModelError("Enter a model: a Hub id as user/model, or a folder.")
-        if model_id not in self.settings.models and not self.settings.any_model:
-            raise ModelError(f"This Space offers {', '.join(self.settings.models)}. Duplicate it to run other models.")
-        return self.segmenters.get(model_id)
 
 
 def _photo_uri(scene: Scene) -> str:
@@ -265,7 +231,8 @@ def _theme() -> gr.Theme:
 
 def main() -> None:
     """Serve the page until it is interrupted."""
-    settings = Settings.from_environment()
+    settings = Settings.from_environment(os.environ)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it, the folder is removed
     with tempfile.TemporaryDirectory(prefix="co2s_space_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads go there, too
         page = Page(settings, Path(folder))
