@@ -4,6 +4,7 @@ Start it with `CO2S_MODEL=user/model python app.py`. It imports transformers and
 package: models come with their code. README.md lists the environment variables.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ MAX_WAITING = 20  # users in the queue; the next one is told to come back
 MAX_SESSIONS = 32  # with a result in memory
 RESULT = "result_"
 HERE = Path(__file__).parent
+logger = logging.getLogger(__name__)
 SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--opacity', value / 100); }"
 INTRODUCTION = (
     "# Land cover from aerial and satellite images\n"
@@ -90,8 +92,8 @@ class Page:
         with gr.Column(visible=False) as self.details:
             self.table = gr.HTML(elem_id="table", padding=False)
             with gr.Row():
-                self.png = gr.DownloadButton("Mask as PNG", elem_id="png", min_width=120)
-                self.geotiff = gr.DownloadButton("Mask as GeoTIFF", elem_id="geotiff", min_width=120)
+                self.png = gr.DownloadButton("PNG mask", elem_id="png", min_width=120)
+                self.geotiff = gr.DownloadButton("GeoTIFF mask", elem_id="geotiff", min_width=120)
 
     def _connect(self) -> None:
         shown = [self.stage, self.legend, self.table, self.png, self.geotiff, self.message]
@@ -150,6 +152,10 @@ class Page:
             answer = {self.message: html.notice(str(error), "error"), self.bands: gr.update(visible=True)}
         except (UploadError, ModelError) as error:
             answer = {self.message: html.notice(str(error), "error")}
+        except Exception:  # out of memory, or a fault in the model's own code: the page must stay usable
+            logger.exception("%s failed", model_id)
+            failed = "The model failed on this image. Try a smaller one, or another model."
+            answer = {self.message: html.notice(failed, "error")}
         else:
             _forget(old)
             first, seconds = result.views[0], time.monotonic() - started
@@ -217,6 +223,10 @@ def _forget(result: Result | None) -> None:
 def _theme() -> gr.Theme:
     """Fonts of the user's system, so that nothing is fetched from elsewhere; labels as plain words."""
     plain = {
+        "block_label_border_width": "0px",
+        "block_label_border_width_dark": "0px",
+        "block_label_shadow": "none",
+    } | {
         f"block_{part}": value
         for kind in ("title", "label")
         for part, value in {

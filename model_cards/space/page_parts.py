@@ -88,15 +88,10 @@ def table(shares: Sequence[ClassShare], note: str) -> str:
     """Pixels, share, area and dispute of every class; columns that the image does not give are left out."""
     with_area = any(one.square_metres is not None for one in shares)
     disputed = any(one.disputed is not None for one in shares)
-    heads = [
-        "Class",
-        "Share",
-        "Pixels",
-        *(["Hectares", "m²"] if with_area else []),
-        *(["Disputed"] if disputed else []),
-    ]
+    ends = '<th scope=col>Hectares</th><th scope=col class="metres">m²</th>' if with_area else ""
+    ends += "<th scope=col>Disputed</th>" if disputed else ""
     rows = "".join(_row(one, disputed) for one in shares)
-    head = "".join(f"<th scope=col>{head}</th>" for head in heads)
+    head = f"<th scope=col>Class</th><th scope=col>Share</th><th scope=col>Pixels</th>{ends}"
     return (
         f'<div class="areas"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
         f"<p>{escape(note)}</p></div>"
@@ -111,7 +106,7 @@ def _row(one: ClassShare, disputed: bool) -> str:
         f"<td>{one.pixels:,}</td>",
     ]
     if one.square_metres is not None:
-        cells += [f"<td>{one.square_metres / 1e4:,.2f}</td>", f"<td>{one.square_metres:,.0f}</td>"]
+        cells += [f"<td>{one.square_metres / 1e4:,.2f}</td>", f'<td class="metres">{one.square_metres:,.0f}</td>']
     if disputed:
         cells.append(f"<td>{'–' if one.disputed is None else _percent(one.disputed)}</td>")
     return f"<tr>{''.join(cells)}</tr>"
@@ -133,8 +128,8 @@ def facts(scene: Scene) -> str:
 def limits(megabytes: float, megapixels: float) -> str:
     """What the page takes and keeps."""
     return (
-        f'<p class="limits">Up to {megabytes:g} MB and {megapixels:g} megapixels. Images and maps stay in this session '
-        "and are deleted after it.</p>"
+        f'<p class="limits">Up to {megabytes:g} MB and {megapixels:g} megapixels. Images and maps are deleted '
+        "with your session.</p>"
     )
 
 
