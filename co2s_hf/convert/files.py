@@ -50,7 +50,7 @@ class Checkpoint:
 
     def __str__(self) -> str:
         """Which file and which part of it, and what was left."""
-        taken = f"{self.path}: its {self.part!r}" if self.part else f"{self.path}: all of it"
+        taken = f"{self.path.name}: its {self.part!r}" if self.part else f"{self.path.name}: all of it"
         return taken + (f"; left in the file: {', '.join(self.left)}" if self.left else "")
 
 

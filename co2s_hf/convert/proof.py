@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,18 @@ class FileUse:
     dropped: Mapping[str, str]
 
     def to_text(self) -> str:
-        """Lines for a terminal; the names under each reason stand once, with # for their numbers."""
+        """Lines for a terminal."""
         whole = [name for name in self.dropped if name not in self.used]
         lines = [
             self.source,
             f"  {len(self.used) + len(whole)} tensors: {len(self.used)} used, {len(whole)} dropped on purpose",
         ]
-        reasons: dict[str, Counter[str]] = {}
+        reasons: dict[str, list[str]] = {}
         for name, reason in self.dropped.items():
-            reasons.setdefault(reason, Counter())[_family(name)] += 1
-        for reason, families in reasons.items():
-            shown = [f"{count} x {family}" for family, count in families.most_common(3)]
-            more = f" and {len(families) - 3} more kinds" if len(families) > 3 else ""
-            lines.append(f"  dropped: {', '.join(shown)}{more}: {reason}")
+            reasons.setdefault(reason, []).append(name)
+        for reason, names in reasons.items():
+            for shown in _families(names):
+                lines.append(f"  dropped: {shown}: {reason}")
         return "\n".join(lines)
 
 
@@ -189,8 +189,15 @@ def compare_outputs(model: nn.Module, reference: Path, tolerance: float) -> dict
     return found
 
 
-def _family(name: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name)
+def _families(names: Sequence[str]) -> list[str]:
+    """Names in few words: numbers as #, or what they have in common where they are many."""
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        parts.setdefault(name.partition(".")[0], []).append(re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name))
+    return [
+        f"{len(members)} x {members[0] if len(set(members)) == 1 else commonprefix(members) + '*'}"
+        for members in parts.values()
+    ]
 
 
 __all__ = ["FileUse", "Proof", "compare_outputs", "compare_tensors", "prove", "trace"]
