@@ -71,7 +71,7 @@ def convert_official(
     """
     tensors = convert_tensors(state_dict)
     width, channels, patch_size, _ = find_tensor(state_dict, "visual.conv1.weight").shape
-    vision = dict(
+    vision: dict[str, Any] = dict(
         hidden_size=width,
         intermediate_size=find_tensor(state_dict, "visual.transformer.resblocks.0.mlp.c_fc.weight").shape[0],
         num_hidden_layers=count_up(state_dict, rf"visual\.{BLOCK}"),

@@ -117,7 +117,8 @@ def convert_official(
     """
     clip, dinov3 = without_prefix(clip_state_dict), without_prefix(dinov3_state_dict)
     check_bias_masks(dinov3)
-    config = _read_config(clip, dinov3, clip_num_attention_heads, dinov3_num_attention_heads, class_names, overrides)
+    heads = (clip_num_attention_heads, dinov3_num_attention_heads)
+    config = read_config(clip, dinov3, heads=heads, class_names=class_names, overrides=overrides)
     tensors = convert_clip_tensors(clip) | convert_dinov3_tensors(dinov3)
     return load_all(Co2SForSemanticSegmentation(config), tensors)
 
@@ -233,14 +234,23 @@ def _dinov3_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
     return {name: value for name, value in tensors.items() if not name.endswith("k_proj.bias")}
 
 
-def _read_config(
+def read_config(
     clip: StateDict,
     dinov3: StateDict,
-    clip_heads: int | None,
-    dinov3_heads: int | None,
-    class_names: Sequence[str] | None,
-    overrides: Mapping[str, Any],
+    *,
+    heads: tuple[int | None, int | None] = (None, None),
+    class_names: Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Co2SConfig:
+    """The configuration that the shapes of two released students tell, and what is given; see `convert_official`.
+
+    Args:
+        clip: released names without `module.`.
+        dinov3: likewise.
+        heads: of CLIP's and of DINOv3's attention.
+        class_names: in the order of the ids.
+        overrides: fields of the configuration.
+    """
     num_labels = find_tensor(clip, "_cached_text").shape[0]
     num_queries = find_tensor(dinov3, "text_provider.emb.weight").shape[0]
     if num_labels != num_queries:
@@ -249,10 +259,10 @@ def _read_config(
             "training."
         )
     return Co2SConfig(
-        clip_config=_read_clip_config(clip, clip_heads),
-        dinov3_config=_read_dinov3_config(dinov3, dinov3_heads),
+        clip_config=_read_clip_config(clip, heads[0]),
+        dinov3_config=_read_dinov3_config(dinov3, heads[1]),
         **label_fields(class_names, num_labels),
-        **{**OFFICIAL_NUMERICS, **_read_head_shape(clip), **overrides},
+        **{**OFFICIAL_NUMERICS, **_read_head_shape(clip), **(overrides or {})},
     )
 
 
@@ -308,4 +318,5 @@ __all__ = [
     "discard_dinov3_prior",
     "heads_of_dinov3",
     "pretraining_overwritten",
+    "read_config",
 ]

@@ -17,7 +17,7 @@ from co2s_hf.convert.dino import DROPPED, convert_official, convert_tensors, is_
 from co2s_hf.convert.proof import prove, trace
 
 WIDTH, HEADS, PATCH = 32, 2, 4
-SIZE = dict(hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=HEADS, patch_size=PATCH)
+SIZE = dict(hidden_size=WIDTH, num_hidden_layers=3, num_attention_heads=HEADS, patch_size=PATCH)
 PERIODS = 100 ** (torch.arange(WIDTH // HEADS // 4) / (WIDTH // HEADS // 4))
 
 # transformers' name -> Meta's; what Meta fuses is put together afterwards.
