@@ -35,8 +35,8 @@ NAMES = (
 OPENAI_COUNTERS = ("input_resolution", "context_length", "vocab_size")
 DROPPED = (
     (f"({'|'.join(OPENAI_COUNTERS)})", "a number that the shapes of the weights tell, too"),
-    (r"(text\.)?attn_mask", "the mask of causal attention, which transformers makes itself"),
-    (r"logit_scale", "the temperature between the towers, of which the file has one"),
+    (r"(.*\.)?attn_mask", "the mask of causal attention, which transformers makes itself"),
+    (r"logit_scale", "the temperature between two towers, of which the file has one"),
 )
 # Vision towers of open_clip whose heads are not 64 wide, by their width: ViT-H, ViT-g, ViT-bigG, ViT-e.
 WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16, 1792: 16}
@@ -98,8 +98,8 @@ def convert_official(
 def convert_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
     """Tensors of a released CLIP under transformers' names; ValueError where one has no place."""
     released = without_text_prefix(state_dict)
-    dropped = {*OPENAI_COUNTERS, "attn_mask"} | (set() if has_text_tower(state_dict) else {"logit_scale"})
-    tensors = rename({name: value for name, value in released.items() if name not in dropped}, NAMES)
+    left = [pattern for pattern, _ in DROPPED if pattern != "logit_scale" or not has_text_tower(state_dict)]
+    tensors = rename({n: value for n, value in released.items() if not re.fullmatch("|".join(left), n)}, NAMES)
     for name in ("visual_projection.weight", "text_projection.weight"):
         if name in tensors:
             tensors[name] = tensors[name].T.contiguous()

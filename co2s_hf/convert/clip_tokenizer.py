@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from transformers import CLIPTokenizer
 
@@ -23,7 +24,7 @@ def clip_tokenizer() -> CLIPTokenizer:
     path = Path(package.submodule_search_locations[0]) / "bpe_simple_vocab_16e6.txt.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")[1 : NUM_MERGES + 1]
-    merges = [(first, second) for first, second in (line.split() for line in lines)]
+    merges: Any = [tuple(line.split()) for line in lines]  # declared as strings, but pairs is what it takes
     symbols = _byte_symbols()
     words = [*symbols, *(f"{symbol}</w>" for symbol in symbols), *("".join(pair) for pair in merges)]
     words += ["<|startoftext|>", "<|endoftext|>"]
