@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from .convert import command as convert
 from .data import command as data
 
 
@@ -25,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(resumes=False)
     commands = parser.add_subparsers(required=True, metavar="command")
     data.add_commands(commands)
+    convert.add_commands(commands)
     return parser
 
 
