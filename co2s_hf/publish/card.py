@@ -68,7 +68,7 @@ class DataFacts:
         protocol: whose tiles and split.
         gsd_m: metres per pixel.
         licence, citation, page: of its makers.
-        hub_id: its repository on the Hub.
+        hub_id, revision: its repository on the Hub, and the commit that was used.
         note: what one should know before comparing.
     """
 
@@ -79,6 +79,7 @@ class DataFacts:
     citation: str | None = None
     page: str | None = None
     hub_id: str | None = None
+    revision: str | None = None
     note: str | None = None
 
 
@@ -194,7 +195,8 @@ def eval_results(facts: CardFacts) -> list[EvalResultEntry]:
     if not scores or facts.data is None or facts.data.hub_id is None:
         return []
     notes = f"{scores[0].metric_name}, validation images" + (f", {facts.data.protocol}" if facts.data.protocol else "")
-    return [EvalResultEntry(facts.data.hub_id, "image-segmentation", scores[0].metric_value, notes=notes)]
+    entry = EvalResultEntry(facts.data.hub_id, "image-segmentation", scores[0].metric_value, notes=notes)
+    return [replace(entry, dataset_revision=facts.data.revision)]
 
 
 def _front_matter(facts: CardFacts) -> str:
