@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -92,7 +93,7 @@ class CardFacts:
         method: key of the training method, e.g. "co2s".
         model: model type, "co2s" or "dinov2_dpt".
         classes: class names in id order.
-        training_command: as typed.
+        training_command: as typed; of absolute paths the card shows the last part only.
         versions: library -> version of the training run.
         backbones: pretrained backbones the students started from; empty = random weights.
         text_model: what turned the class names into embeddings; None = random stand-ins.
@@ -153,7 +154,7 @@ def model_card(facts: CardFacts) -> str:
         results=_results(facts),
         data=_data(facts),
         training=_training(facts),
-        command=facts.training_command,
+        command=_shown_command(facts.training_command),
         versions=", ".join(f"{library} {version}" for library, version in facts.versions.items()),
         environment=_environment(facts),
         limits="\n".join(f"- {limit}" for limit in _limits(facts)),
@@ -295,6 +296,15 @@ def _training(facts: CardFacts) -> str:
     start = ", ".join(f"`{parent.shown}`" for parent in facts.backbones) or "random weights"
     steps = "" if facts.step is None else f" Optimizer steps: {facts.step}."
     return f"Started from {start}.{steps}"
+
+
+def _shown_command(command: str) -> str:
+    """The command without the folders of the machine it ran on, of which the last part is kept."""
+    shown = []
+    for word in shlex.split(command):
+        start, equals, value = word.rpartition("=")
+        shown.append(f"{start}{equals}{Path(value).name if value.startswith(('/', '~')) else value}")
+    return shlex.join(shown)
 
 
 def _limits(facts: CardFacts) -> list[str]:

@@ -234,3 +234,10 @@ def test_a_changed_record_changes_the_card():
     assert len(lines) == 4  # model index, table, steps, duration
     assert "value: 0.7351" in lines[0] and "51.23 | 73.51 |" in lines[1]
     assert "Optimizer steps: 8." in lines[2] and "99 s" in lines[3]
+
+
+def test_the_command_tells_nothing_about_the_machine():
+    command = "python training/train_semi.py --data_dir /home/me/secret/dubai --a=~/x/y --classes 'bare soil' runs/a"
+    card = model_card(CardFacts(**{**BARE, "training_command": command}))
+    assert "\npython training/train_semi.py --data_dir dubai --a=y --classes 'bare soil' runs/a\n" in card
+    assert "secret" not in card
