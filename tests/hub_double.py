@@ -258,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"url": f"{self.hub.url}/{name}", "name": name})
 
     def auth_check(self, name: str) -> None:
-        self._with(name, lambda repository: self._answer(200, {}))
+        self._with(name, lambda repository: self._answer(403 if name in self.hub.forbidden else 200, {}))
 
     def branch(self, name: str, revision: str) -> None:
         def make(repository: Repository) -> None:

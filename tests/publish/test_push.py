@@ -128,6 +128,11 @@ def test_a_namespace_of_others_is_refused_ahead(hub):
     hub.forbidden.add("others/model")
     with pytest.raises(PushError, match="403.*your token may not write there"):
         check_access("others/model")
+    hub.forbidden.clear()
+    check_access("others/model")
+    hub.forbidden.add("others/model")  # there, and visible, but not to be written to
+    with pytest.raises(PushError, match="403.*your token may not write there"):
+        check_access("others/model")
 
 
 def test_access_is_checked_by_making_the_repository(hub):

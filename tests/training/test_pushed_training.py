@@ -66,8 +66,10 @@ def test_best_and_last_are_on_the_hub_with_cards_of_recorded_numbers(hub, argume
         card = (run / name / "README.md").read_text()
         stated = set(re.findall(r"\d+(?:\.\d+)?", re.sub(fixed, "", card)))
         assert len(stated) > 10 and stated <= known, stated - known
-        assert "| field |" not in card and "curves.png" in card and "drawn scenes" in card
-        assert "- `dinov3`: DINOv3 License" in card and "license_name: dinov3-license" in card
+        assert "](curves.png)" in card and ("](panel.png)" in card) == (run / name / "panel.png").is_file()
+        assert (
+            "drawn scenes" in card and "- `dinov3`: DINOv3 License" in card and "license_name: dinov3-license" in card
+        )
 
 
 def test_without_a_login_the_run_does_not_start(hub, arguments, monkeypatch, capsys, tmp_path):
