@@ -22,6 +22,9 @@ MAIN = "main"
 LAST = "last"
 """Branch of the model after the last step."""
 
+PATIENCE_S = 3600.0
+"""How long a finished run waits for its uploads: a connection that hangs raises nothing."""
+
 Say = Callable[[str], None]
 
 
@@ -44,8 +47,9 @@ class Publisher:
         self.private, self.say, self.scratch = private, say, scratch
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that crashed
         disable_progress_bars()  # the run has one of its own
-        self._waiting: dict[str, tuple[Path, Path, str]] = {}  # branch -> snapshot, its source, message
-        self._outcomes: dict[str, tuple[Path, Pushed | Exception]] = {}  # branch -> source, what became of it
+        self._newest: dict[str, tuple[Path, Path]] = {}  # branch -> snapshot and folder submitted last
+        self._waiting: dict[str, tuple[Path, str]] = {}  # branch -> snapshot, message
+        self._pushed: dict[str, Pushed] = {}  # branch -> its newest folder, arrived
         self._changed = threading.Condition()
         self._closed, self._count = False, 0
         # A daemon: a training that fails does not wait for its uploads.
@@ -59,21 +63,22 @@ class Publisher:
         """
         self._count += 1
         snapshot = self.scratch / str(self._count)
+        with self._changed:
+            self._newest[branch] = (snapshot, folder)
+            self._pushed.pop(branch, None)
+            dropped = self._waiting.pop(branch, None)
+        if dropped is not None:
+            shutil.rmtree(dropped[0], ignore_errors=True)
         try:
             shutil.copytree(folder, snapshot, copy_function=_link)
         except OSError as error:  # shutil.Error, too
-            with self._changed:
-                self._outcomes[branch] = (folder, error)
             self.say(f"warning: {folder} was not made ready for the Hub: {error}")
             return
         with self._changed:
-            dropped = self._waiting.pop(branch, None)
-            self._waiting[branch] = (snapshot, folder, message)
+            self._waiting[branch] = (snapshot, message)
             self._changed.notify()
-        if dropped is not None:
-            shutil.rmtree(dropped[0], ignore_errors=True)
 
-    def finish(self) -> dict[str, str | None]:
+    def finish(self, patience_s: float = PATIENCE_S) -> dict[str, str | None]:
         """Wait for what is on its way, and say what the Hub has and how to send what it lacks.
 
         Returns:
@@ -82,17 +87,17 @@ class Publisher:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        commits: dict[str, str | None] = {}
-        for branch, (folder, outcome) in self._outcomes.items():
-            if isinstance(outcome, Pushed):
-                commits[branch] = outcome.commit
-                self.say(f"pushed {folder} to {self.repo_id}, {branch}: {outcome.url}")
+        self._thread.join(patience_s)
+        with self._changed:
+            arrived = dict(self._pushed)
+        for branch, (_, folder) in self._newest.items():
+            if branch in arrived:
+                self.say(f"pushed {folder} to {self.repo_id}, {branch}: {arrived[branch].url}")
             else:
-                commits[branch] = None
                 self.say(f"warning: {folder} is not on the Hub. To send it: {self._command(folder, branch)}")
-        return commits
+        if not self._thread.is_alive():
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        return {branch: arrived[branch].commit if branch in arrived else None for branch in self._newest}
 
     def _work(self) -> None:
         while True:
@@ -101,16 +106,15 @@ class Publisher:
                 if not self._waiting:
                     return
                 branch = next(iter(self._waiting))
-                snapshot, folder, message = self._waiting.pop(branch)
+                snapshot, message = self._waiting.pop(branch)
             try:
-                outcome: Pushed | Exception = push_folder(
-                    snapshot, self.repo_id, message=message, revision=branch, say=self.say
-                )
+                pushed = push_folder(snapshot, self.repo_id, message=message, revision=branch, say=self.say)
             except Exception as error:  # whatever it is: the run goes on
-                outcome = error
                 self.say(f"warning: a push failed, the training goes on: {error}")
-            with self._changed:
-                self._outcomes[branch] = (folder, outcome)
+            else:
+                with self._changed:
+                    if self._newest[branch][0] == snapshot:  # no newer one has been submitted meanwhile
+                        self._pushed[branch] = pushed
             shutil.rmtree(snapshot, ignore_errors=True)
 
     def _command(self, folder: Path, branch: str) -> str:

@@ -138,6 +138,28 @@ def test_a_later_push_mends_an_earlier_failure(publisher, uploads, model, said):
     assert said[-1].startswith("pushed ")
 
 
+def test_a_connection_that_hangs_does_not_hold_the_run_for_ever(publisher, uploads, model, said):
+    publisher.submit(model, "main", "1")
+    assert uploads.started.acquire(timeout=20)
+    publisher.submit(model, "last", "2")
+    assert publisher.finish(patience_s=0.05) == {"main": None, "last": None}
+    assert [line.startswith("warning: ") and "co2s push" in line for line in said] == [True, True]
+    uploads.go.release(2)
+    publisher._thread.join(20)
+
+
+def test_what_is_outdated_does_not_count_as_pushed(publisher, uploads, model):
+    publisher.submit(model, "main", "1")
+    assert uploads.started.acquire(timeout=20)
+    uploads.errors = []
+    publisher.submit(model, "main", "2")
+    uploads.go.release()
+    assert uploads.started.acquire(timeout=20)  # the first one has arrived, the second one is on its way
+    uploads.errors = [PushError("no route")]
+    uploads.go.release()
+    assert publisher.finish() == {"main": None} and len(uploads.sent) == 1
+
+
 def test_a_folder_that_is_gone_is_a_warning(publisher, uploads, tmp_path, said):
     publisher.submit(tmp_path / "gone", "main", "m")
     assert publisher.finish() == {"main": None} and "was not made ready" in said[0]
