@@ -195,6 +195,13 @@ def test_some_libraries_have_one_home(package, training):
     assert wrong == []
 
 
+def test_the_space_knows_models_by_their_names_alone():
+    space = imports_under("model_cards")
+    assert any(found.target == "transformers" for found in space)
+    assert [str(found) for found in space if found.top in ("co2s_hf", "training", "tests")] == []
+    assert {found.file for found in space if found.top == "gradio"} == {"model_cards/space/app.py"}
+
+
 def test_images_are_opened_in_one_module():
     opened = [
         path.relative_to(ROOT).as_posix()
