@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .convert import command as convert
 from .data import command as data
+from .publish import command as publish
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     data.add_commands(commands)
     convert.add_commands(commands)
+    publish.add_commands(commands)
     return parser
 
 
