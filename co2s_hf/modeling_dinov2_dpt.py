@@ -293,7 +293,8 @@ class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
                 rows = slice(*perturbed_rows)
                 levels = [torch.cat([level, F.dropout2d(level[rows], feature_dropout)]) for level in levels]
             decoded = self.decode(levels, pixel_values.shape[-2:])
-            logits, perturbed = decoded[: len(pixel_values)], decoded[len(pixel_values) :]
+            batch_size = pixel_values.shape[0]  # `len` would fix it when the model is exported
+            logits, perturbed = decoded[:batch_size], decoded[batch_size:]
         output = Dinov2DPTOutput(
             loss=None if labels is None else cross_entropy(logits, labels),
             logits=logits,
