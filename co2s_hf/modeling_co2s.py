@@ -265,6 +265,10 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         self.post_init()
         self.freeze_unused()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding of the CLIP student; quantisation asks."""
+        return self.clip.backbone.get_input_embeddings()
+
     def _follow_classes(self) -> None:
         """Let the DINOv3 student vote with its queries of the classes, or abstain."""
         self.dinov3.rows = self.config.dinov3_rows
