@@ -187,7 +187,7 @@ def test_an_interrupted_replacement_leaves_what_was_there(folders, tmp_path, mon
 
 
 def test_refuses_another_model(clip_folder):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="CLIPConfig"):
         export.load(clip_folder)
 
 
