@@ -194,11 +194,13 @@ def export_int8(source: str | PathLike[str], output: str | PathLike[str], *, for
         force: replace an existing folder.
 
     Raises:
-        ValueError: torchao is not installed, or the folder exists.
+        ValueError: torchao is not installed, the folder exists, or what would be replaced is no model.
     """
     check_installed("int8")
     path = Path(output)
     _refuse_existing(path, force)
+    if path.exists() and not (path / "config.json").is_file():
+        raise ValueError(f"{path} is not the folder of a model, so --force does not replace it: give another --output.")
     model = load(source)
     with _beside(path) as folder:
         quantised(source, model).save_pretrained(folder)
@@ -208,7 +210,7 @@ def export_int8(source: str | PathLike[str], output: str | PathLike[str], *, for
         megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
         if path.exists():
             shutil.rmtree(path)
-        shutil.copytree(folder, path)
+        folder.replace(path)
     return Export(path, megabytes, _weight_megabytes(model), difference, agreement)
 
 
@@ -323,7 +325,9 @@ def _beside(path: Path) -> Iterator[Path]:
     """A folder next to `path`, where files are made until they are known to be right."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        yield Path(folder)
+        made = Path(folder) / "made"  # of a folder that is for everybody to read, which a temporary one is not
+        made.mkdir()
+        yield made
 
 
 def _megabytes(folder: Path) -> float:

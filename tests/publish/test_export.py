@@ -80,7 +80,7 @@ def test_int8_is_smaller_and_loads_again(kind, folders, tmp_path, capsys):
     model = export.load(folders[kind])
     loaded = type(model).from_pretrained(folder).eval()
     assert export.compare(model, export.torch_predict(loaded)) == (made.difference, made.agreement)
-    assert Co2SImageProcessor.from_pretrained(folder).to_dict() == Co2SImageProcessor().to_dict()
+    assert Co2SImageProcessor.from_pretrained(folder).image_mean == Co2SImageProcessor().image_mean
     with pytest.raises(ValueError, match="is quantised already"):
         export.load(folder)
     with pytest.raises(ValueError, match="exists already"):
@@ -154,6 +154,8 @@ def test_refuses_before_anything_is_written(folders, tmp_path, capsys, monkeypat
     int8 = (source, "-o", tmp_path / "x", "--format", "int8")
     assert "--opset is of --format onnx" in refusal(capsys, *int8, "--opset", "18")
     assert "exists already" in refusal(capsys, source, "-o", tmp_path, "--format", "int8")
+    force = (source, "-o", tmp_path, "--format", "int8", "--force")
+    assert "is not the folder of a model, so --force does not replace it" in refusal(capsys, *force)
     assert [file.name for file in tmp_path.iterdir()] == ["there.onnx"] and there.read_text() == "mine"
 
 
@@ -175,7 +177,7 @@ def test_keeps_nothing_that_onnxruntime_computes_otherwise(folders, tmp_path, ca
 
 def test_an_interrupted_replacement_leaves_what_was_there(folders, tmp_path, monkeypatch):
     monkeypatch.setitem(export.NEEDS, "int8", ())
-    (tmp_path / "kept").touch()
+    (tmp_path / "config.json").touch()
 
     def fail(*_):
         raise OSError("disk full")
@@ -183,7 +185,7 @@ def test_an_interrupted_replacement_leaves_what_was_there(folders, tmp_path, mon
     monkeypatch.setattr(export, "quantised", fail)
     with pytest.raises(OSError, match="disk full"):
         export.export_int8(folders["co2s"], tmp_path, force=True)
-    assert [file.name for file in tmp_path.iterdir()] == ["kept"]
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_refuses_another_model(clip_folder):
