@@ -73,7 +73,9 @@ class Co2SResidualASPP(nn.Module):
         neighbours = F.pad(neighbours.unflatten(2, (height, width)), (0, 0, 0, 0, 0, 1), value=1.0)
         neighbours = neighbours.contiguous(memory_format=torch.channels_last)
         assert similarity_conv.bias is not None
-        basis = torch.cat([similarity_conv.weight.flatten(1), similarity_conv.bias[:, None]], dim=1)  # (channels, k^2 + 1)
+        basis = torch.cat(
+            [similarity_conv.weight.flatten(1), similarity_conv.bias[:, None]], dim=1
+        )  # (channels, k^2 + 1)
         hidden_states = _conv_1x1(neighbours, basis)
 
         branches = []

@@ -63,7 +63,9 @@ def build_model(size: str, num_classes: int, window_px: int = 4096) -> Co2SForSe
     """Two students of patches of 16 px, ViT-B/16 twice if `size` is "full", random weights; no window by default."""
     names = [f"class {index}" for index in range(num_classes)]
     config = Co2SConfig(
-        clip_config=CLIPVisionConfig(image_size=224, patch_size=16, projection_dim=512, hidden_act="gelu", **SIZES[size]),
+        clip_config=CLIPVisionConfig(
+            image_size=224, patch_size=16, projection_dim=512, hidden_act="gelu", **SIZES[size]
+        ),
         dinov3_config=DINOv3ViTConfig(image_size=224, patch_size=16, num_register_tokens=4, **SIZES[size]),
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},

@@ -16,9 +16,12 @@ HOMES = {
     "PIL": ("co2s_hf/data/images.py", "co2s_hf/image_processing_co2s.py"),
     "gradio": ("model_cards/space/",),
     "matplotlib": ("training/report.py",),
+    "onnx_ir": ("co2s_hf/publish/export.py",),
+    "onnxruntime": ("co2s_hf/publish/export.py",),
     "open_clip": ("co2s_hf/text/",),
     "rasterio": ("co2s_hf/data/images.py", "co2s_hf/geo/scenes.py"),
     "skimage": ("training/purification/regions.py",),  # superpixels; it opens no file there
+    "torchao": ("co2s_hf/publish/export.py",),
 }
 
 
