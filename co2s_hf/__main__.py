@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from .data import command as data
+from .geo import command as geo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(resumes=False)
     commands = parser.add_subparsers(required=True, metavar="command")
     data.add_commands(commands)
+    geo.add_commands(commands)
     return parser
 
 
