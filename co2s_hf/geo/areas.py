@@ -13,7 +13,7 @@ from .windows import NODATA
 
 M2_PER_HA = 10_000
 
-# A projection whose areas are wrong by more than this where the scene lies is corrected: web maps by 70 % at 40 degrees.
+# A projection whose areas are wrong by more than this is corrected: those of web maps are, by 70 % at 40 degrees.
 AREA_TOLERANCE = 0.01
 
 
@@ -131,4 +131,4 @@ def class_areas(
     ]
 
 
-__all__ = ["AREA_TOLERANCE", "ClassArea", "GroundAreas", "class_areas", "ground_areas"]
+__all__ = ["AREA_TOLERANCE", "M2_PER_HA", "ClassArea", "GroundAreas", "class_areas", "ground_areas"]

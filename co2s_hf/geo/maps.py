@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .areas import GroundAreas, ground_areas
+from .areas import ground_areas
 from .outputs import ENDINGS, SceneMap, finish, refuse_existing
 from .polygons import PolygonSettings
 from .predict import PredictSettings, ScenePrediction, fingerprint
-from .scenes import Grid, opened, quiet
+from .scenes import Grid, bounded, opened, quiet
 
 
 def predict_scene(
@@ -58,33 +58,27 @@ def predict_scene(
     output, settings = Path(output), settings or PredictSettings()
     if not (shard or merge or resume):
         refuse_existing(output, stem, force=force)
-    joins = resume or shard is not None or merge
     ground = ground_areas(Grid.of(dataset))  # what cannot be measured is said before hours of work
     state = _processes(model)
-    prepared = (dataset, model, processor, output, stem, settings, source)
-    if state is not None and not state.is_main_process:
+    is_first = state is None or state.is_main_process
+    if not is_first:
         state.wait_for_everyone()  # until the first process has made the folder
-        joins = True
-    prediction = ScenePrediction(*prepared)
-    prediction.work.begin(resume=joins, force=force)
-    if state is not None and state.is_main_process:
-        state.wait_for_everyone()
-    index, count = shard or ((0, 1) if state is None else (state.process_index, state.num_processes))
-    if not merge:
-        prediction.run(index, count, progress=progress)
-    if state is not None:
-        state.wait_for_everyone()
-    if shard is not None or (state is not None and not state.is_main_process):
-        return None
-    return _finished(prediction, output, stem, ground, (polygons or PolygonSettings()) if with_polygons else None)
-
-
-def _finished(
-    prediction: ScenePrediction, output: Path, stem: str, ground: GroundAreas, polygons: PolygonSettings | None
-) -> SceneMap:
-    return finish(
-        prediction, output, stem, ground, polygons=polygons, tags={"model": str(prediction.work.task["model"])}
-    )
+    with quiet(), bounded():
+        prediction = ScenePrediction(dataset, model, processor, output, stem, settings, source)
+        prediction.work.begin(resume=resume or shard is not None or merge or not is_first, force=force and is_first)
+        if state is not None and is_first:
+            state.wait_for_everyone()
+        if not merge:
+            index, count = shard or ((0, 1) if state is None else (state.process_index, state.num_processes))
+            prediction.run(index, count, progress=progress)
+        if state is not None:
+            state.wait_for_everyone()
+        if shard is not None or not is_first:
+            return None
+        outlines = (polygons or PolygonSettings()) if with_polygons else None
+        return finish(
+            prediction, output, stem, ground, polygons=outlines, tags={"model": str(prediction.work.task["model"])}
+        )
 
 
 def is_finished(output: Path, stem: str, model: Any, processor: Any) -> bool:
@@ -92,7 +86,7 @@ def is_finished(output: Path, stem: str, model: Any, processor: Any) -> bool:
     path = output / f"{stem}{ENDINGS[0]}"
     if not path.is_file() or (output / f".{stem}.predict").exists():
         return False
-    with opened(path) as dataset, quiet():
+    with opened(path) as dataset:
         return bool(dataset.tags().get("model") == fingerprint(model, processor))
 
 

@@ -50,9 +50,9 @@ class SceneMap:
 
 
 def refuse_existing(output: Path, stem: str, *, force: bool) -> None:
-    """Raise SceneError where files of a finished map would be replaced without `force`."""
+    """Raise SceneError where files of a finished map would be replaced without `force`, and no run has begun to."""
     found = [f"{stem}{ending}" for ending in ENDINGS if (output / f"{stem}{ending}").exists()]
-    if found and not force:
+    if found and not force and not (output / f".{stem}.predict").exists():
         raise SceneError(
             f"{output} holds {', '.join(found)} already. Name another output, or replace them with --force; they stay "
             "until the new ones are whole."

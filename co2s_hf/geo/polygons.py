@@ -9,14 +9,15 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .areas import GroundAreas
-from .scenes import Grid, Rings, SceneError, blocks, traced
+from .areas import M2_PER_HA, GroundAreas
+from .scenes import Grid, SceneError, blocks, traced
 
 BLOCK_PX = 2048
 FEATURES_AT_ONCE = 20_000
@@ -83,68 +84,88 @@ def write_polygons(
             f"{class_map.name} has no CRS, so that --min_area_m2 and --simplify_m mean nothing. Leave them out, or "
             "give the scene its CRS, for example with `rio edit-info --crs`."
         )
+    import shapely
+
     summary, writer = PolygonSummary(), _Writer(path, grid, classes)
     heights = np.ones(grid.height) if ground.pixel_m2 is None else ground.pixel_m2
     above = np.concatenate([[0.0], np.cumsum(heights)])
     tolerance = settings.simplify_m / ground.gsd_m if ground.gsd_m else 0.0
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_DATE})
     try:
-        for class_id, polygon in _polygons(class_map, grid, block_px):
-            area = polygon_area(polygon, above)
-            if ground.pixel_m2 is not None and area < settings.min_area_m2:
-                summary.leave_out(class_id, area)
-                continue
-            simple = polygon.simplify(tolerance) if tolerance > 0 else polygon
-            writer.add(class_id, simple, area if ground.pixel_m2 is not None else np.nan)
-            summary.written += 1
-        writer.flush(last=True)
+        for class_ids, polygons in _polygons(class_map, grid, block_px):
+            areas = polygon_areas(polygons, above)
+            kept = areas >= settings.min_area_m2
+            for class_id, area in zip(class_ids[~kept], areas[~kept], strict=True):
+                summary.leave_out(int(class_id), float(area))
+            simple = shapely.simplify(polygons[kept], tolerance) if tolerance > 0 else polygons[kept]
+            writer.add(class_ids[kept], simple, areas[kept] if ground.pixel_m2 is not None else areas[kept] * np.nan)
+            summary.written += int(kept.sum())
+        writer.flush()
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
     return summary
 
 
-def _polygons(class_map: Path, grid: Grid, block_px: int) -> Iterator[tuple[int, Any]]:
-    """(class, polygon in pixel coordinates) of every region of the map."""
+def _polygons(class_map: Path, grid: Grid, block_px: int) -> Iterator[tuple[NDArray[np.int32], NDArray[Any]]]:
+    """Classes and polygons (in pixel coordinates) of the regions of the map, many at a time."""
     import shapely
 
     waiting: dict[int, list[Any]] = defaultdict(list)
     for top, left, block in blocks(class_map, block_px):
         height, width = block.shape
-        # Sides of the block with a neighbour behind them.
-        inner = (left > 0, top > 0, left + width < grid.width, top + height < grid.height)
-        for class_id, rings in traced(block):
-            moved = _moved(rings, left, top)
-            low, high = moved[0].min(axis=0), moved[0].max(axis=0)
-            touches = (low[0] == left, low[1] == top, high[0] == left + width, high[1] == top + height)
-            polygon = shapely.Polygon(moved[0], moved[1:])
-            if any(side and touched for side, touched in zip(inner, touches, strict=True)):
-                waiting[class_id].append(polygon)
-            else:
-                yield class_id, polygon
+        class_ids, polygons = _traced(block, left, top)
+        low_x, low_y, high_x, high_y = shapely.bounds(polygons).T
+        # Whether a polygon touches a side of the block that has a neighbour behind it.
+        crosses = (low_x == left) & (left > 0) | (low_y == top) & (top > 0)
+        crosses |= (high_x == left + width) & (left + width < grid.width)
+        crosses |= (high_y == top + height) & (top + height < grid.height)
+        for class_id in np.unique(class_ids[crosses]).tolist():
+            waiting[class_id].append(polygons[crosses & (class_ids == class_id)])
+        yield class_ids[~crosses], polygons[~crosses]
     for class_id in sorted(waiting):
-        for polygon in shapely.get_parts(shapely.union_all(waiting.pop(class_id))):
-            yield class_id, polygon.simplify(0)  # without the points where a border was
+        whole = shapely.get_parts(shapely.union_all(np.concatenate(waiting.pop(class_id))))
+        # simplify(0) drops the points where a border was
+        yield np.full(len(whole), class_id, np.int32), shapely.simplify(whole, 0)
 
 
-def _moved(rings: Rings, left: int, top: int) -> list[NDArray[np.float64]]:
-    return [np.asarray(ring) + (left, top) for ring in rings]
+def _traced(block: NDArray[np.uint8], left: int, top: int) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    import shapely
+
+    regions = list(traced(block))
+    rings = [ring for _, rings in regions for ring in rings]
+    if not rings:
+        return np.empty(0, np.int32), np.empty(0, object)
+    points = np.array(list(chain.from_iterable(rings)), np.float64) + (left, top)
+    outlines = shapely.linearrings(points, indices=np.repeat(np.arange(len(rings)), [len(ring) for ring in rings]))
+    owners = np.repeat(np.arange(len(regions)), [len(rings) for _, rings in regions])
+    return np.array([class_id for class_id, _ in regions], np.int32), shapely.polygons(outlines, indices=owners)
 
 
-def polygon_area(polygon: Any, above: NDArray[np.float64]) -> float:
-    """Exact area of a polygon along pixel borders.
+def polygon_areas(polygons: NDArray[Any], above: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exact areas of polygons along pixel borders.
 
-    Green's theorem: only horizontal edges count, each with the area of one column above it.
+    Green's theorem: only horizontal edges count, each with the area of one column of pixels above it.
 
     Args:
-        polygon: shapely polygon in pixel coordinates.
+        polygons: (n,) shapely polygons in pixel coordinates.
         above: (height + 1,) area of one column of pixels above each row.
+
+    Returns:
+        (n,) areas, in the unit of `above`.
     """
-    outer, *holes = (np.asarray(ring.coords) for ring in (polygon.exterior, *polygon.interiors))
-    return _ring_area(outer, above) - sum(_ring_area(hole, above) for hole in holes)
+    import shapely
 
-
-def _ring_area(ring: NDArray[np.float64], above: NDArray[np.float64]) -> float:
-    return abs(float(np.sum(np.diff(ring[:, 0]) * above[ring[:-1, 1].astype(np.int64)])))
+    if not len(polygons):
+        return np.zeros(0)
+    rings, owners = shapely.get_rings(polygons, return_index=True)
+    points, of_ring = shapely.get_coordinates(rings, return_index=True)
+    edges = np.diff(points[:, 0]) * above[points[:-1, 1].astype(np.int64)]
+    edges[of_ring[1:] != of_ring[:-1]] = 0  # from one ring to the next
+    areas = np.abs(np.bincount(of_ring[:-1], edges, minlength=len(rings)))
+    outer = np.ones(len(rings), np.bool_)
+    outer[1:] = owners[1:] != owners[:-1]  # the first ring of a polygon; the others are holes
+    found: NDArray[np.float64] = np.bincount(owners, np.where(outer, areas, -areas), minlength=len(polygons))
+    return found
 
 
 class _Writer:
@@ -152,33 +173,31 @@ class _Writer:
 
     def __init__(self, path: Path, grid: Grid, classes: Sequence[str]) -> None:
         self.path, self.grid, self.classes = path, grid, classes
-        self._features: list[tuple[int, Any, float]] = []
+        self._waiting: list[tuple[NDArray[np.int32], NDArray[Any], NDArray[np.float64]]] = []
         self._begun = False
 
-    def add(self, class_id: int, polygon: Any, area: float) -> None:
-        self._features.append((class_id, polygon, area))
-        if len(self._features) == FEATURES_AT_ONCE:
+    def add(self, class_ids: NDArray[np.int32], polygons: NDArray[Any], areas: NDArray[np.float64]) -> None:
+        self._waiting.append((class_ids, polygons, areas))
+        if sum(len(one[0]) for one in self._waiting) >= FEATURES_AT_ONCE:
             self.flush()
 
-    def flush(self, *, last: bool = False) -> None:
+    def flush(self) -> None:
         import shapely
         from pyogrio.raw import write
 
-        if not self._features and self._begun and last:
+        if not self._waiting:
             return
         a, b, c, d, e, f = self.grid.transform
-        ids = np.array([one[0] for one in self._features], np.int32)
-        areas = np.array([one[2] for one in self._features], np.float64)
+        ids, polygons, areas = (np.concatenate(column) for column in zip(*self._waiting, strict=True))
         placed = shapely.transform(
-            np.array([one[1] for one in self._features], dtype=object),
-            lambda xy: np.stack([a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f], axis=1),
+            polygons, lambda xy: np.stack([a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f], axis=1)
         )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             write(
                 self.path,
                 geometry=shapely.to_wkb(placed),
-                field_data=[ids, np.array([self.classes[i] for i in ids], dtype=object), areas, areas / 10_000],
+                field_data=[ids, np.array(self.classes, dtype=object)[ids], areas, areas / M2_PER_HA],
                 fields=np.array(["class_id", "class", "area_m2", "area_ha"], dtype=object),
                 layer=LAYER,
                 driver="GPKG",
@@ -186,7 +205,7 @@ class _Writer:
                 crs=self.grid.crs,
                 append=self._begun,
             )
-        self._features, self._begun = [], True
+        self._waiting, self._begun = [], True
 
 
 def _library() -> Any:
@@ -201,4 +220,4 @@ def _library() -> Any:
     return pyogrio
 
 
-__all__ = ["LAYER", "PolygonSettings", "PolygonSummary", "polygon_area", "write_polygons"]
+__all__ = ["LAYER", "PolygonSettings", "PolygonSummary", "polygon_areas", "write_polygons"]

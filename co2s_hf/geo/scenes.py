@@ -64,7 +64,7 @@ def opened(path: str | os.PathLike[str], *, gsd_m: float | None = None, own_m: f
         SceneError: it cannot be opened or, later, not be read.
     """
     rasterio = _rasterio()
-    with quiet(), refusals(path), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
+    with quiet(), refusals(path), bounded():
         with rasterio.open(path) as dataset:
             if gsd_m is None or own_m is None:
                 yield dataset
@@ -82,6 +82,11 @@ def _resampled(dataset: Any, factor: float) -> Any:
     transform = dataset.transform * Affine.scale(dataset.width / width, dataset.height / height)
     resampling = Resampling.average if factor > 1 else Resampling.bilinear
     return WarpedVRT(dataset, crs=dataset.crs, transform=transform, height=height, width=width, resampling=resampling)
+
+
+def bounded() -> Any:
+    """A rasterio environment in which GDAL keeps little. GDAL looks at it once, when it reads its first block."""
+    return _rasterio().Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES, GDAL_PAM_ENABLED="NO")
 
 
 @contextmanager
@@ -268,7 +273,7 @@ def write_cog(
         "OVERVIEW_RESAMPLING": "AVERAGE" if colours is None else "MODE",
     }
     try:
-        with quiet(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
+        with quiet(), bounded():
             copy(str(mosaic), str(path), driver="COG", **options)
             with rasterio.open(mosaic) as source, rasterio.open(path) as written:
                 whole = all(source.checksum(i) == written.checksum(i) for i in source.indexes)
@@ -330,7 +335,7 @@ def blocks(path: Path, block_px: int) -> Iterator[tuple[int, int, NDArray[np.uin
     rasterio = _rasterio()
     from rasterio.windows import Window
 
-    with quiet(), refusals(path), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), rasterio.open(path) as dataset:
+    with quiet(), refusals(path), bounded(), rasterio.open(path) as dataset:
         for top in range(0, dataset.height, block_px):
             for left in range(0, dataset.width, block_px):
                 height, width = min(block_px, dataset.height - top), min(block_px, dataset.width - left)
@@ -375,6 +380,7 @@ __all__ = [
     "SceneError",
     "SceneReader",
     "blocks",
+    "bounded",
     "choose_bands",
     "opened",
     "quiet",

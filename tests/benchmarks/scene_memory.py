@@ -18,6 +18,7 @@ from co2s_hf.geo.maps import predict_scene
 from tests.geo.pixel_model import PixelModel, pixel_processor
 
 BLOCK_PX, FIELD_PX = 1000, 90
+COLOURS = np.array([[200, 50, 90], [60, 180, 80], [80, 70, 220]], np.uint8)  # (band, class)
 
 
 def draw_scene(path, side):
@@ -28,11 +29,10 @@ def draw_scene(path, side):
         for top in range(0, side, BLOCK_PX):
             for left in range(0, side, BLOCK_PX):
                 rng = np.random.default_rng([top, left])
-                fields = rng.integers(0, 200, (3, BLOCK_PX // FIELD_PX + 1, BLOCK_PX // FIELD_PX + 1), dtype=np.uint8)
+                fields = COLOURS[:, rng.integers(0, 3, [BLOCK_PX // FIELD_PX + 1] * 2)]
                 block = fields.repeat(FIELD_PX, 1).repeat(FIELD_PX, 2)[:, :BLOCK_PX, :BLOCK_PX]
-                file.write(
-                    block + rng.integers(0, 10, block.shape, dtype=np.uint8), window=Window(left, top, *[BLOCK_PX] * 2)
-                )
+                block = block + rng.integers(0, 20, block.shape, dtype=np.uint8)
+                file.write(block, window=Window(left, top, BLOCK_PX, BLOCK_PX))
 
 
 def main(side, folder):
@@ -40,7 +40,7 @@ def main(side, folder):
     path = Path(folder) / f"scene_{side}.tif"
     if not path.exists():
         draw_scene(path, side)
-    model, start = PixelModel(window_px=512).eval(), time.perf_counter()
+    model, start = PixelModel(window_px=256).eval(), time.perf_counter()
     with rasterio.open(path) as dataset:
         predict_scene(dataset, model, pixel_processor(), folder, f"map_{side}", progress=True, force=True)
     seconds = time.perf_counter() - start
