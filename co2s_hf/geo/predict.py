@@ -22,6 +22,7 @@ from .windows import NODATA, PROBABILITY_STEPS, Band, Blender, Chunk, Sums, Wind
 from .work import BandWriter, FileCarry, WorkFolder
 
 DEFAULT_BATCH = 8
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 Probabilities = tuple[NDArray[np.bool_], Sums]
 
@@ -157,9 +158,14 @@ class ScenePrediction:
         columns = max(chunk.stop - chunk.lefts[0] for chunk in self.chunks)
         carry = FileCarry(self.work.folder, self.channels * overlap_rows * columns * 4)
         blender = Blender(self.grid, self.chunks, self.channels, carry)
-        megapixels = sum(band.bottom - band.top for band in todo) * self.grid.width / 1e6
-        text = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_noinv_fmt}]"
-        bar = tqdm(total=megapixels, desc=self.work.folder.name[1:-8], unit="MP", bar_format=text, disable=not progress)
+        bar = tqdm(
+            total=sum(band.bottom - band.top for band in todo) * self.grid.width,
+            unit="MP",
+            unit_scale=1e-6,
+            desc=self.work.stem,
+            bar_format=BAR,
+            disable=not progress,
+        )
         reached = -1  # the row of windows that the blender knows everything about
         try:
             for band in todo:
@@ -183,7 +189,7 @@ class ScenePrediction:
         rows, columns = self.grid.final_rows(row), chunk.columns
         valid = valid[: rows.stop - rows.start, : columns.stop - columns.start]
         writer.write(rows, columns, self._final(sums, valid, rows, columns))
-        bar.update(valid.size / 1e6)
+        bar.update(valid.size)
 
     def _windows(self, row: int, chunk: Chunk) -> tuple[NDArray[np.bool_], list[Sums | None]]:
         """Where the chunk holds data, and the probabilities of its windows; None for those without any."""

@@ -79,7 +79,9 @@ def _resampled(dataset: Any, factor: float) -> Any:
     from rasterio.vrt import WarpedVRT
 
     height, width = (max(1, round(size / factor)) for size in dataset.shape)
-    transform = dataset.transform * Affine.scale(dataset.width / width, dataset.height / height)
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    across, down = dataset.width / width, dataset.height / height
+    transform = Affine(a * across, b * down, c, d * across, e * down, f)
     resampling = Resampling.average if factor > 1 else Resampling.bilinear
     return WarpedVRT(dataset, crs=dataset.crs, transform=transform, height=height, width=width, resampling=resampling)
 

@@ -35,11 +35,12 @@ class WorkFolder:
 
     Attributes:
         folder: where the bands lie.
+        stem: as given.
     """
 
     def __init__(self, output: Path, stem: str, task: Mapping[str, Any], *, layers: int, width: int) -> None:
         """Change nothing on the disk yet."""
-        self.folder = output / f".{stem}.predict"
+        self.stem, self.folder = stem, output / f".{stem}.predict"
         self.task = json.loads(json.dumps(task))
         self.layers, self.width = layers, width
 

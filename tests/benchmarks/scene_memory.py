@@ -4,6 +4,7 @@ Draws a scene of SIDE x SIDE px, predicts it with a model that looks at one pixe
 that the process has held and megapixels per second. Run each size in a process of its own.
 """
 
+import multiprocessing
 import resource
 import sys
 import time
@@ -38,8 +39,10 @@ def draw_scene(path, side):
 def main(side, folder):
     torch.set_num_threads(1)
     path = Path(folder) / f"scene_{side}.tif"
-    if not path.exists():
-        draw_scene(path, side)
+    if not path.exists():  # in a process of its own: GDAL sizes its cache once
+        process = multiprocessing.get_context("spawn").Process(target=draw_scene, args=(path, side))
+        process.start()
+        process.join()
     model, start = PixelModel(window_px=256).eval(), time.perf_counter()
     with rasterio.open(path) as dataset:
         predict_scene(dataset, model, pixel_processor(), folder, f"map_{side}", progress=True, force=True)

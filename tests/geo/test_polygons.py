@@ -8,7 +8,7 @@ from pyogrio.raw import read
 
 from co2s_hf.geo.areas import class_areas, ground_areas
 from co2s_hf.geo.polygons import PolygonSettings, polygon_areas, write_polygons
-from co2s_hf.geo.scenes import Grid, SceneError, blocks
+from co2s_hf.geo.scenes import Grid, SceneError, blocks, opened
 
 CLASSES = ["sea", "land", "road"]
 
@@ -19,7 +19,7 @@ def traced(write_scene, tmp_path):
 
     def trace(classes, settings=None, block_px=7, **scene):
         path = write_scene("classes.tif", classes[None].astype(np.uint8), nodata=255, **scene)
-        with rasterio.open(path) as dataset:
+        with opened(path) as dataset:
             grid = Grid.of(dataset)
         ground, file = ground_areas(grid), tmp_path / "out.gpkg"
         summary = write_polygons(file, path, grid, ground, CLASSES, settings or PolygonSettings(), block_px=block_px)
@@ -39,7 +39,7 @@ def random_classes():
 
 @pytest.mark.parametrize(
     ("crs", "transform"),
-    [("EPSG:32633", None), ("EPSG:4326", rasterio.Affine(0.01, 0, 10, 0, -0.01, 60)),
+    [("EPSG:32633", rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000)), ("EPSG:4326", rasterio.Affine(0.01, 0, 10, 0, -0.01, 60)),
      ("EPSG:32633", rasterio.Affine(3, 4, 500_000, 4, -3, 5_200_000))],
 )  # fmt: skip
 def test_areas_add_up_to_those_of_the_raster(traced, random_classes, crs, transform):
@@ -86,10 +86,10 @@ def test_outlines_move_by_the_tolerance_and_areas_stay(traced):
 
 
 def test_no_crs_no_areas(traced, random_classes):
-    _, summary, meta, polygons, table = traced(random_classes, crs=None)
+    _, summary, meta, polygons, table = traced(random_classes, placed=False)
     assert meta["crs"] is None and summary.written == len(polygons) and np.isnan(table["area_m2"]).all()
     with pytest.raises(SceneError, match="no CRS"):
-        traced(random_classes, PolygonSettings(min_area_m2=1), crs=None)
+        traced(random_classes, PolygonSettings(min_area_m2=1), placed=False)
 
 
 def test_many_features_are_appended(traced, monkeypatch):
