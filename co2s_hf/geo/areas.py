@@ -131,4 +131,4 @@ def class_areas(
     ]
 
 
-__all__ = ["AREA_TOLERANCE", "M2_PER_HA", "ClassArea", "GroundAreas", "class_areas", "ground_areas"]
+__all__ = ["AREA_TOLERANCE", "ClassArea", "GroundAreas", "M2_PER_HA", "class_areas", "ground_areas"]

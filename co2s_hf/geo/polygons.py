@@ -164,8 +164,7 @@ def polygon_areas(polygons: NDArray[Any], above: NDArray[np.float64]) -> NDArray
     areas = np.abs(np.bincount(of_ring[:-1], edges, minlength=len(rings)))
     outer = np.ones(len(rings), np.bool_)
     outer[1:] = owners[1:] != owners[:-1]  # the first ring of a polygon; the others are holes
-    found: NDArray[np.float64] = np.bincount(owners, np.where(outer, areas, -areas), minlength=len(polygons))
-    return found
+    return np.bincount(owners, np.where(outer, areas, -areas), minlength=len(polygons)).astype(np.float64)
 
 
 class _Writer:

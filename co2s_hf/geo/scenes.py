@@ -374,8 +374,8 @@ def _rasterio() -> Any:
 
 __all__ = [
     "COG_BLOCK_PX",
-    "GDAL_CACHE_BYTES",
     "Colour",
+    "GDAL_CACHE_BYTES",
     "Grid",
     "Part",
     "Rings",

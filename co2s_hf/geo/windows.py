@@ -273,15 +273,15 @@ def as_share(sums: Sums, rows: NDArray[np.int32], columns: NDArray[np.int32]) ->
 
 
 __all__ = [
-    "LAYER_STEPS",
-    "NODATA",
-    "PROBABILITY_STEPS",
-    "WEIGHT_STEPS",
     "Band",
     "Blender",
     "Carry",
     "Chunk",
+    "LAYER_STEPS",
     "MemoryCarry",
+    "NODATA",
+    "PROBABILITY_STEPS",
+    "WEIGHT_STEPS",
     "WindowGrid",
     "as_share",
     "blend_weights",

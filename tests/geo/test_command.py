@@ -50,10 +50,7 @@ def test_folders_globs_and_formats(predict, write_scene, tmp_path):
     kept = [ending for ending in ENDINGS if ending not in (".disagreement.tif", ".probabilities.tif", ".polygons.gpkg")]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(f"{x}{e}" for x in "abc" for e in kept)
     for name in ("a.tif", "b.png", "c.jpg"):
-        with (
-            rasterio.open(tmp_path / "in" / name) as scene,
-            rasterio.open(tmp_path / f"out/{name[0]}.classes.tif") as made,
-        ):
+        with opened(tmp_path / "in" / name) as scene, opened(tmp_path / f"out/{name[0]}.classes.tif") as made:
             assert (made.shape, made.transform, made.crs) == (scene.shape, scene.transform, scene.crs)
     assert json.loads((tmp_path / "out" / "b.areas.json").read_text())["classes"][0]["area_m2"] is None
 

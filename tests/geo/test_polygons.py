@@ -39,9 +39,12 @@ def random_classes():
 
 @pytest.mark.parametrize(
     ("crs", "transform"),
-    [("EPSG:32633", rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000)), ("EPSG:4326", rasterio.Affine(0.01, 0, 10, 0, -0.01, 60)),
-     ("EPSG:32633", rasterio.Affine(3, 4, 500_000, 4, -3, 5_200_000))],
-)  # fmt: skip
+    [
+        ("EPSG:32633", rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000)),
+        ("EPSG:4326", rasterio.Affine(0.01, 0, 10, 0, -0.01, 60)),
+        ("EPSG:32633", rasterio.Affine(3, 4, 500_000, 4, -3, 5_200_000)),
+    ],
+)
 def test_areas_add_up_to_those_of_the_raster(traced, random_classes, crs, transform):
     areas, summary, meta, polygons, table = traced(random_classes, crs=crs, transform=transform)
     assert summary.written == len(polygons) and shapely.is_valid(polygons).all()
