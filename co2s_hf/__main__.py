@@ -4,8 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from .convert import command as convert
 from .data import command as data
 from .geo import command as geo
+from .publish import command as publish
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(resumes=False)
     commands = parser.add_subparsers(required=True, metavar="command")
     data.add_commands(commands)
+    convert.add_commands(commands)
     geo.add_commands(commands)
+    publish.add_commands(commands)
     return parser
 
 

@@ -94,6 +94,12 @@ class Co2SConfig(PreTrainedConfig):
     clip_config: Any = None  # a CLIPVisionConfig or its dict: the CLIP student's vision tower
     dinov3_config: Any = None  # a DINOv3ViTConfig, a DINOv2 one or its dict: the DINOv3 (or DINOv2) student's ViT
 
+    # Folder or Hub id of the CLIP whose text tower embeds class texts for the CLIP student; None: not known.
+    text_model: str | None = None
+    # What the rows of the DINOv3 student's queries stand for; None: the classes. With classes among them that it was
+    # never taught (`Co2SForSemanticSegmentation.set_classes`), that student abstains.
+    dinov3_classes: list[str] | tuple[str, ...] | None = None
+
     # Names of the image bands in their order; None: red, green, blue, or bands whose names do not matter.
     bands: list[str] | tuple[str, ...] | None = None
     # How pretrained patch embeddings were made to take these bands (see `adapt_bands`); None: they were not changed.
@@ -163,6 +169,7 @@ class Co2SConfig(PreTrainedConfig):
             self.window_stride_px = default_stride_px(self.window_px)
         self._check_channels()
         self._check_layers()
+        self._check_students_know_the_classes()
         self._set_dinov3_outputs()
 
     def _set_dinov3_outputs(self) -> None:
@@ -200,6 +207,13 @@ class Co2SConfig(PreTrainedConfig):
                 raise ValueError(f"head width {channels} is not a multiple of 16, the head's group norm size.")
         check_window(self.window_px, self.window_stride_px)
 
+    def _check_students_know_the_classes(self) -> None:
+        if self.dinov3_classes is not None and len(set(self.dinov3_classes)) != len(self.dinov3_classes):
+            raise ValueError(f"dinov3_classes is {list(self.dinov3_classes)}: expected each class once.")
+        unknown = self.unknown_to_dinov3(self.class_names)
+        if unknown and self.fusion == "dinov3":
+            raise ValueError(f"fusion is 'dinov3' but the DINOv3 student does not know the class {unknown[0]!r}.")
+
     def to_dict(self) -> dict[str, Any]:
         """The fields and the complete `AUTO_MAP`.
 
@@ -212,6 +226,26 @@ class Co2SConfig(PreTrainedConfig):
     def num_channels(self) -> int:
         """Number of image bands."""
         return self.clip_config.num_channels
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes in the order of their ids."""
+        assert self.id2label is not None  # transformers fills it in
+        return [str(name) for _, name in sorted(self.id2label.items())]
+
+    @property
+    def dinov3_rows(self) -> list[int] | None:
+        """For each class the row of the DINOv3 student's queries; None where a class has none: the student abstains."""
+        if self.dinov3_classes is None:
+            return list(range(self.num_labels))
+        if self.unknown_to_dinov3(self.class_names):
+            return None
+        return [list(self.dinov3_classes).index(name) for name in self.class_names]
+
+    def unknown_to_dinov3(self, class_names: Sequence[str]) -> list[str]:
+        """Those of `class_names` that the DINOv3 student has no query for."""
+        known = self.class_names if self.dinov3_classes is None else self.dinov3_classes
+        return [name for name in class_names if name not in known]
 
     @classmethod
     def from_backbones(

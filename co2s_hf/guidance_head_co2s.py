@@ -3,6 +3,8 @@
 The VLG decoder of Co2S (arXiv 2512.23035). Its weights are initialised in `Co2SPreTrainedModel._init_weights`.
 """
 
+import itertools
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -31,12 +33,27 @@ def _conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, dilat
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False),
         nn.GroupNorm(out_channels // GROUP_CHANNELS, out_channels),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )
 
 
+def _conv_1x1(hidden_states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    # As one matrix product over all places; faster than a convolution, and the result is channels last.
+    return F.linear(hidden_states.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+
+
+def _dilated_conv(hidden_states: torch.Tensor, weight: torch.Tensor, dilation: int) -> torch.Tensor:
+    padding = dilation * (weight.shape[-1] // 2)
+    return F.conv2d(hidden_states, weight, padding=padding, dilation=dilation)
+
+
 class Co2SResidualASPP(nn.Module):
-    """Atrous spatial pyramid pooling around a residual: x + project(branches(x))."""
+    """Atrous spatial pyramid pooling around a residual: x + project(branches(x)), where x = similarity_conv(similarity).
+
+    Nothing but a sum stands between the first convolution and those of the branches, so both are composed to one on
+    what the first one sees of the single similarity channel: k^2 neighbours and a constant for its bias, instead of
+    `channels`. Padding stays exact: outside of the image neighbours and constant are 0, as x is for a branch.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -49,11 +66,28 @@ class Co2SResidualASPP(nn.Module):
         self.image_pooling = _conv_norm_relu(channels, channels, 1)
         self.project = _conv_norm_relu(5 * channels, channels, 1)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        branches = [branch(hidden_states) for branch in self.branches]
+    def forward(self, similarity: torch.Tensor, similarity_conv: nn.Conv2d) -> torch.Tensor:
+        height, width = similarity.shape[-2:]
+        # (batch, 1, h, w) -> (batch, k * k + 1, h, w)
+        neighbours = F.unfold(similarity, similarity_conv.kernel_size, padding=similarity_conv.padding)
+        neighbours = F.pad(neighbours.unflatten(2, (height, width)), (0, 0, 0, 0, 0, 1), value=1.0)
+        neighbours = neighbours.contiguous(memory_format=torch.channels_last)
+        assert similarity_conv.bias is not None
+        basis = torch.cat(
+            [similarity_conv.weight.flatten(1), similarity_conv.bias[:, None]], dim=1
+        )  # (channels, k^2 + 1)
+        hidden_states = _conv_1x1(neighbours, basis)
+
+        branches = []
+        for conv, norm, relu in self.branches:
+            weight = torch.einsum("ocyx,ct->otyx", conv.weight, basis)
+            branches.append(relu(norm(_dilated_conv(neighbours, weight, conv.dilation[0]))))
+        # The pooled branch is the same everywhere: its share of the projection is added once.
+        project, norm, relu = self.project
         pooled = self.image_pooling(hidden_states.mean((2, 3), keepdim=True))
-        branches.append(pooled.expand_as(hidden_states))
-        return hidden_states + self.project(torch.cat(branches, dim=1))
+        everywhere, constant = project.weight.flatten(1).split([4 * pooled.shape[1], pooled.shape[1]], dim=1)
+        projected = _conv_1x1(torch.cat(branches, dim=1), everywhere) + _conv_1x1(pooled, constant)
+        return hidden_states + relu(norm(projected))
 
 
 class Co2SClassAttention(nn.Module):
@@ -106,7 +140,12 @@ class Co2SSemanticLayer(nn.Module):
 
 
 class Co2SUpsample(nn.Module):
-    """Doubles the resolution of the per-class maps and mixes a skip feature of the image into each of them."""
+    """Doubles the resolution of the per-class maps and mixes a skip feature of the image into each of them.
+
+    relu(norm(conv1(cat(upsample(x), skip)))), then conv2. conv1 is linear in its two inputs, so the skip's share is
+    computed once for each image instead of once for each class. And the transposed convolution is composed with the
+    other share: of the 3x3 pixels that conv1 sees, two by two pixels of x are the source.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, skip_channels: int):
         super().__init__()
@@ -115,10 +154,37 @@ class Co2SUpsample(nn.Module):
         self.conv2 = _conv_norm_relu(out_channels, out_channels, 3)
 
     def forward(self, hidden_states: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.upsample(hidden_states)
-        skip = F.interpolate(skip, hidden_states.shape[-2:], mode="bilinear", align_corners=True)
-        skip = skip.repeat_interleave(hidden_states.shape[0] // skip.shape[0], dim=0)  # once for each class
-        return self.conv2(self.conv1(torch.cat([hidden_states, skip], dim=1)))
+        height, width = hidden_states.shape[-2:]
+        conv, norm, relu = self.conv1
+        of_classes, of_skip = conv.weight.split([self.upsample.out_channels, skip.shape[1]], dim=1)
+        skip = F.interpolate(skip, (2 * height, 2 * width), mode="bilinear", align_corners=True)
+        # The bias of the transposed convolution is a constant that ends where the image does.
+        bias = self.upsample.bias[None, :, None, None].expand(1, -1, 2 * height, 2 * width)
+        of_skip = F.conv2d(skip, of_skip, padding=1) + F.conv2d(bias, of_classes, padding=1)
+
+        doubled = self._double(hidden_states, of_classes)
+        # (batch * classes, channels, h, w) -> (batch, classes, channels, h, w): one skip for all classes of an image
+        doubled = doubled.unflatten(0, (skip.shape[0], -1)) + of_skip[:, None]
+        return self.conv2(relu(norm(doubled.flatten(0, 1))))
+
+    def _double(self, hidden_states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """conv1(upsample(x)) without the bias, `weight` the share of conv1: (out, upsampled, 3, 3)."""
+        height, width = hidden_states.shape[-2:]
+        out_channels = weight.shape[0]
+        # Pixel (2 i + a, 2 j + b) of the result is a sum over y, x in -1, 0, 1 of pixels (2 i + a + y, 2 j + b + x) of
+        # the upsampled map, and that is pixel s = (a + y) mod 2, t = (b + x) mod 2 made of x at (i, j) or a neighbour.
+        kernel = weight.new_zeros(2, 2, out_channels, self.upsample.in_channels, 2, 2)
+        for a, y, b, x in itertools.product((0, 1), (-1, 0, 1), (0, 1), (-1, 0, 1)):
+            part = weight[:, :, y + 1, x + 1] @ self.upsample.weight[:, :, (a + y) % 2, (b + x) % 2].T
+            # floor((a + y) / 2) is -1, 0 or 1; the two by two pixels of phase a begin at a - 1
+            kernel[a, b, :, :, (a + y) // 2 - a + 1, (b + x) // 2 - b + 1] += part
+        phases = F.conv2d(hidden_states, kernel.flatten(0, 2), padding=1).unflatten(1, (2, 2, out_channels))
+        # (batch, 2, 2, channels, h + 1, w + 1) -> (batch, channels, 2 h, 2 w); unbinding costs less backward than slices
+        rows = [
+            torch.stack([of_ab[..., a : a + height, b : b + width] for b, of_ab in enumerate(of_a.unbind(1))], dim=-1)
+            for a, of_a in enumerate(phases.unbind(1))
+        ]
+        return torch.stack(rows, dim=-3).flatten(4, 5).flatten(2, 3)
 
 
 class Co2SGuidanceHead(nn.Module):
@@ -162,7 +228,7 @@ class Co2SGuidanceHead(nn.Module):
         similarity = self.similarity_scale * torch.einsum("bchw,bnc->bnhw", F.normalize(final, dim=1), guidance)
 
         # (batch, classes, h, w) -> (batch * classes, 1, h, w): from here each class is an image of its own
-        hidden_states = self.aspp(self.similarity_conv(similarity.flatten(0, 1).unsqueeze(1)))
+        hidden_states = self.aspp(similarity.flatten(0, 1).unsqueeze(1), self.similarity_conv)
         guidance = F.relu(self.guidance_proj(guidance))
         for layer in self.layers:
             hidden_states = layer(hidden_states, guidance)

@@ -21,7 +21,7 @@ from transformers.utils.generic import ModelOutput
 from .class_texts_co2s import encode_class_texts, has_text_tower, stand_in_embeddings
 from .configuration_co2s import Co2SConfig, read_clip_config
 from .guidance_head_co2s import Co2SFusedLinear, Co2SGuidanceHead, Co2SZeroBiasConv2d, Co2SZeroBiasLinear, Pyramid
-from .pretrained_backbones import Renormalize, load_backbone, read_dino_config
+from .pretrained_backbones import Renormalize, check_class_names, load_backbone, read_dino_config
 from .segmentation import SegmentationPreTrainedModel, cross_entropy, pad, padded_size, slide
 
 
@@ -30,10 +30,10 @@ class Co2SOutput(ModelOutput):
     """What `Co2SForSemanticSegmentation` returns; logits are (batch_size, num_labels, height, width).
 
     Attributes:
-        loss: cross-entropy of both students against `labels`, summed; 255 is ignored.
+        loss: cross-entropy of the students against `labels`, summed; 255 is ignored.
         logits: the fused prediction.
         clip_logits: prediction of the CLIP student.
-        dinov3_logits: prediction of the DINOv3 student.
+        dinov3_logits: prediction of the DINOv3 student; None where it abstains, see `set_classes`.
         clip_perturbed_logits: prediction for `perturbed_rows` under feature dropout, CLIP student.
         dinov3_perturbed_logits: the same, DINOv3 student.
     """
@@ -90,7 +90,8 @@ class Co2SStudent(nn.Module):
         else:
             logits = F.interpolate(logits, (self.logits_size, self.logits_size), mode="bilinear")
             logits = F.interpolate(logits, (height, width), mode="bilinear")
-        return logits[: len(pixel_values)], logits[len(pixel_values) :]
+        batch_size = pixel_values.shape[0]  # `len` would fix it when the model is exported
+        return logits[:batch_size], logits[batch_size:]
 
     def _padded_size(self, height: int, width: int) -> tuple[int, int]:
         return padded_size(height, width, self.pad_multiple, self.min_size)
@@ -165,11 +166,12 @@ class Co2SDinov3Student(Co2SStudent):
             config.image_mean, config.image_std, config.dinov3_image_mean, config.dinov3_image_std
         )
         self.backbone = AutoBackbone.from_config(dinov3)
-        self.queries = nn.Parameter(torch.empty(config.num_labels, dinov3.hidden_size))
+        self.queries = nn.Parameter(torch.empty(len(config.dinov3_classes or config.class_names), dinov3.hidden_size))
+        self.rows: list[int] | None = None  # of the queries, one for each class; None: this student abstains
         self.head = Co2SGuidanceHead(config, dinov3.hidden_size, dinov3.hidden_size)
 
     def guidance(self) -> torch.Tensor:
-        return self.queries
+        return self.queries if self.rows == list(range(len(self.queries))) else self.queries[self.rows]
 
     def pyramid(self, pixel_values: torch.Tensor) -> Pyramid:
         return tuple(self.backbone(pixel_values).feature_maps)
@@ -180,26 +182,29 @@ class Co2SDinov3Student(Co2SStudent):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def fuse_logits(clip_logits: torch.Tensor, dinov3_logits: torch.Tensor, fusion: str) -> torch.Tensor:
+def fuse_logits(clip_logits: torch.Tensor, dinov3_logits: torch.Tensor | None, fusion: str) -> torch.Tensor:
     """Global-local fusion of the two students' logits (batch_size, num_labels, height, width).
 
     "confidence": at each pixel the student with the larger maximal probability wins (ties go to CLIP).
-    "mean": logarithm of the mean of both distributions. "clip", "dinov3": that student alone.
+    "mean": logarithm of the mean of both distributions. "clip", "dinov3": that student alone. Where the DINOv3 student
+    abstains (None), the CLIP student decides.
 
     Raises:
-        ValueError: `fusion` is none of these.
+        ValueError: `fusion` is none of these, or "dinov3" where that student abstains.
     """
-    if fusion == "clip":
+    if fusion not in ("confidence", "mean", "clip", "dinov3"):
+        raise ValueError(f"fusion is {fusion!r}, expected 'confidence', 'mean', 'clip' or 'dinov3'.")
+    if fusion == "dinov3" and dinov3_logits is None:
+        raise ValueError("fusion is 'dinov3', but this student abstains: it was not trained for all of the classes.")
+    if fusion == "clip" or dinov3_logits is None:
         return clip_logits
     if fusion == "dinov3":
         return dinov3_logits
     clip_log, dinov3_log = clip_logits.log_softmax(1), dinov3_logits.log_softmax(1)
     if fusion == "mean":
         return torch.logaddexp(clip_log, dinov3_log) - math.log(2)
-    if fusion == "confidence":
-        clip_wins = clip_log.amax(1, keepdim=True) >= dinov3_log.amax(1, keepdim=True)
-        return torch.where(clip_wins, clip_logits, dinov3_logits)
-    raise ValueError(f"fusion is {fusion!r}, expected 'confidence', 'mean', 'clip' or 'dinov3'.")
+    clip_wins = clip_log.amax(1, keepdim=True) >= dinov3_log.amax(1, keepdim=True)
+    return torch.where(clip_wins, clip_logits, dinov3_logits)
 
 
 class Co2SPreTrainedModel(SegmentationPreTrainedModel):
@@ -256,8 +261,19 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         super().__init__(config)
         self.clip = Co2SClipStudent(config)
         self.dinov3 = Co2SDinov3Student(config)
+        self._follow_classes()
         self.post_init()
         self.freeze_unused()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding of the CLIP student; quantisation asks."""
+        return self.clip.backbone.get_input_embeddings()
+
+    def _follow_classes(self) -> None:
+        """Let the DINOv3 student vote with its queries of the classes, or abstain."""
+        self.dinov3.rows = self.config.dinov3_rows
+        votes = self.dinov3.rows is not None
+        self.predictions = {name: field for name, field in type(self).predictions.items() if votes or name != "dinov3"}
 
     def freeze_unused(self) -> None:
         """Freeze what can never get a gradient, so that distributed training need not search for it."""
@@ -302,11 +318,15 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             perturbed: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         else:
             clip_logits, clip_perturbed = self.clip(pixel_values, perturbed_rows, feature_dropout)
-            dinov3_logits, dinov3_perturbed = self.dinov3(pixel_values, perturbed_rows, feature_dropout)
+            dinov3_logits, dinov3_perturbed = None, None
+            if self.config.dinov3_rows is not None:
+                dinov3_logits, dinov3_perturbed = self.dinov3(pixel_values, perturbed_rows, feature_dropout)
             perturbed = (None, None) if perturbed_rows is None else (clip_perturbed, dinov3_perturbed)
         loss = None
         if labels is not None:
-            loss = cross_entropy(clip_logits, labels) + cross_entropy(dinov3_logits, labels)
+            loss = cross_entropy(clip_logits, labels)
+            if dinov3_logits is not None:
+                loss = loss + cross_entropy(dinov3_logits, labels)
         output = Co2SOutput(
             loss=loss,
             logits=fuse_logits(clip_logits, dinov3_logits, fusion or self.config.fusion),
@@ -317,17 +337,19 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         )
         return output if return_dict else output.to_tuple()
 
-    def _slide(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Both students' logits averaged over overlapping windows."""
+    def _slide(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Both students' logits averaged over overlapping windows; None for a student that abstains."""
         assert self.config.window_stride_px is not None  # the configuration fills it in
-        return slide(
-            lambda windows: [student(windows, None, 0.0)[0] for student in (self.clip, self.dinov3)],
+        students = (self.clip,) if self.config.dinov3_rows is None else (self.clip, self.dinov3)
+        clip_logits, *others = slide(
+            lambda windows: [student(windows, None, 0.0)[0] for student in students],
             pixel_values,
-            num_predictions=2,
+            num_predictions=len(students),
             num_labels=self.config.num_labels,
             window_px=self.config.window_px,
             stride_px=self.config.window_stride_px,
         )
+        return clip_logits, (others[0] if others else None)
 
     @classmethod
     def from_backbones(
@@ -366,6 +388,7 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             concepts = concepts or [[name] for name in class_names]
             if clip is not None and has_text_tower(clip):
                 text_embeddings = encode_class_texts(clip, concepts)
+                model.config.text_model = str(clip)
             else:
                 text_embeddings = stand_in_embeddings(concepts, config.clip_config.projection_dim)
         model.set_text_embeddings(text_embeddings)
@@ -385,6 +408,119 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             )
         with torch.no_grad():
             self.clip.text_embeddings.copy_(text_embeddings)
+
+    def set_classes(
+        self,
+        class_names: Sequence[str],
+        *,
+        concepts: Sequence[Sequence[str]] | None = None,
+        text_embeddings: torch.Tensor | None = None,
+        text_model: str | PathLike[str] | None = None,
+    ) -> None:
+        """Segment other classes from now on, without training: open vocabulary, saved and loaded like any model.
+
+        The CLIP student is guided by class texts and takes any. A class that the model already has keeps its
+        embedding, so that only new ones need a text tower; `concepts`, `text_embeddings` and `text_model` replace all.
+
+        The DINOv3 student is guided by what it learned for each class. Among the classes that it was trained for, any
+        selection in any order, it goes on as before. With another class it abstains: `dinov3_logits` is None, and the
+        CLIP student alone decides, for the old classes too, because what has no query at all can win nowhere. Its
+        queries are kept: it votes again once the classes are among those that it knows.
+
+        Args:
+            class_names: the classes, in the order of their ids.
+            concepts: for each class the phrases whose embeddings are averaged; default its name.
+            text_embeddings: (num_labels, projection_dim) made elsewhere.
+            text_model: folder or Hub id of the CLIP, with its text tower, that the CLIP student is part of; default
+                `config.text_model`.
+
+        Raises:
+            ValueError: names are missing or alike, no text tower is known, its embeddings do not fit, or
+                `config.fusion` is "dinov3" and that student would abstain. The model is then unchanged.
+        """
+        names = check_class_names(class_names)
+        unknown = self.config.unknown_to_dinov3(names)
+        if unknown and self.config.fusion == "dinov3":
+            raise ValueError(
+                f"config.fusion is 'dinov3', but the DINOv3 student was not trained for {unknown[0]!r}: set "
+                "config.fusion to 'confidence', 'mean' or 'clip' first."
+            )
+        embeddings = self._class_texts(names, concepts, text_embeddings, text_model)
+        known = self.config.class_names if self.config.dinov3_classes is None else list(self.config.dinov3_classes)
+        self.config.dinov3_classes = None if known == names else known
+        self.config.id2label = dict(enumerate(names))
+        self.config.label2id = {name: index for index, name in enumerate(names)}
+        self.config.text_model = self.config.text_model if text_model is None else str(text_model)
+        self.clip.text_embeddings = embeddings.to(self.clip.text_embeddings)
+        self._follow_classes()
+
+    def add_class(
+        self,
+        name: str,
+        *,
+        concepts: Sequence[str] | None = None,
+        text_embedding: torch.Tensor | None = None,
+        text_model: str | PathLike[str] | None = None,
+    ) -> None:
+        """Add a class after the last one, without training; the others keep their ids and texts. See `set_classes`.
+
+        Args:
+            name: of the class.
+            concepts: the phrases whose embeddings are averaged; default the name.
+            text_embedding: (projection_dim,) made elsewhere.
+            text_model: as of `set_classes`.
+
+        Raises:
+            ValueError: the class is there already, or as of `set_classes`.
+        """
+        if text_embedding is None:
+            text_embedding = self._embed_texts([list(concepts or [name])], text_model)[0]
+        old = self.clip.text_embeddings
+        if tuple(text_embedding.shape) != tuple(old.shape[1:]):
+            raise ValueError(
+                f"text_embedding is {tuple(text_embedding.shape)} but `clip_config.projection_dim` is {old.shape[1]}."
+            )
+        self.set_classes(
+            [*self.config.class_names, name], text_embeddings=torch.cat([old, text_embedding.to(old)[None]])
+        )
+        self.config.text_model = self.config.text_model if text_model is None else str(text_model)
+
+    def _class_texts(
+        self,
+        names: list[str],
+        concepts: Sequence[Sequence[str]] | None,
+        text_embeddings: torch.Tensor | None,
+        text_model: str | PathLike[str] | None,
+    ) -> torch.Tensor:
+        """One row of text embeddings for each of `names`; kept, given, or from a text tower."""
+        width = self.config.clip_config.projection_dim
+        if text_embeddings is None:
+            phrases = [[name] for name in names] if concepts is None else concepts
+            rows = dict(zip(self.config.class_names, self.clip.text_embeddings, strict=True))
+            if concepts is not None or text_model is not None:
+                rows = {}
+            new = [index for index, name in enumerate(names) if name not in rows]
+            if len(phrases) != len(names):
+                raise ValueError(f"concepts are those of {len(phrases)} classes, but there are {len(names)} names.")
+            if new:
+                embedded = self._embed_texts([phrases[index] for index in new], text_model)
+                rows.update({names[index]: row for index, row in zip(new, embedded, strict=True)})
+            text_embeddings = torch.stack([rows[name].to(self.clip.text_embeddings) for name in names])
+        if tuple(text_embeddings.shape) != (len(names), width):
+            raise ValueError(
+                f"text_embeddings are {tuple(text_embeddings.shape)}, expected {(len(names), width)}: a row of "
+                "`clip_config.projection_dim` numbers for each class, made with the text tower of the student's CLIP."
+            )
+        return text_embeddings
+
+    def _embed_texts(self, concepts: Sequence[Sequence[str]], text_model: str | PathLike[str] | None) -> torch.Tensor:
+        source = self.config.text_model if text_model is None else text_model
+        if source is None:
+            raise ValueError(
+                "no text tower is known for this model, so new classes cannot be embedded: name the CLIP that its "
+                "student started from as text_model, or give the embeddings."
+            )
+        return encode_class_texts(source, concepts)
 
 
 __all__ = ["Co2SForSemanticSegmentation", "Co2SOutput", "Co2SPreTrainedModel"]

@@ -72,13 +72,34 @@ class _ScaledPositions:
         class_position, positions = self.position_embeddings[:, :1], self.position_embeddings[:, 1:]
         side = math.isqrt(positions.shape[1])
         grid = height // self.patch_size, width // self.patch_size
-        if grid == (side, side):
+        if not torch.compiler.is_compiling() and grid == (side, side):
             return self.position_embeddings
         # (1, side * side, channels) -> (1, channels, side, side) -> (1, channels, h, w) -> (1, h * w, channels)
         maps = positions.transpose(1, 2).unflatten(2, (side, side))
+        if torch.compiler.is_compiling():
+            return torch.cat([class_position, _sampled_positions(maps, grid)], dim=1)
         factors = [(length + POSITION_OFFSET) / side for length in grid]
         maps = F.interpolate(maps.float(), scale_factor=factors, mode="bicubic", align_corners=False)
         return torch.cat([class_position, maps.to(positions.dtype).flatten(2).transpose(1, 2)], dim=1)
+
+
+def _sampled_positions(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """What interpolation by the scale factor gives, written such that one graph holds for every grid.
+
+    A compiled or exported `F.interpolate` takes its factor as a constant. Here it is data: new position i of n lies
+    at i + 0.5 over n + 0.1 of the old side, and on the old grid itself at the old positions.
+    """
+    side = maps.shape[-1]
+    lengths = torch.cat([maps.new_full((1,), length) for length in grid])
+    offset = torch.where((lengths == side).all(), 0.0, POSITION_OFFSET)
+    rows, columns = (
+        2 * (torch.arange(length, device=maps.device) + 0.5) / (whole + offset) - 1
+        for length, whole in zip(grid, lengths.float(), strict=True)
+    )
+    # (h, w, 2): grid_sample wants the column first
+    points = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], dim=-1)
+    sampled = F.grid_sample(maps.float(), points[None], "bicubic", "border", align_corners=False)
+    return sampled.to(maps.dtype).flatten(2).transpose(1, 2)
 
 
 class Dinov2DPTEmbeddings(_ScaledPositions, Dinov2Embeddings):
@@ -247,6 +268,10 @@ class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
         self.post_init()
         self.freeze_unused()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding; quantisation asks."""
+        return self.backbone.get_input_embeddings()
+
     def freeze_unused(self) -> None:
         """Freeze what can never get a gradient, so that distributed training need not search for it."""
         for name, parameter in self.backbone.embeddings.named_parameters():
@@ -293,7 +318,8 @@ class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
                 rows = slice(*perturbed_rows)
                 levels = [torch.cat([level, F.dropout2d(level[rows], feature_dropout)]) for level in levels]
             decoded = self.decode(levels, pixel_values.shape[-2:])
-            logits, perturbed = decoded[: len(pixel_values)], decoded[len(pixel_values) :]
+            batch_size = pixel_values.shape[0]  # `len` would fix it when the model is exported
+            logits, perturbed = decoded[:batch_size], decoded[batch_size:]
         output = Dinov2DPTOutput(
             loss=None if labels is None else cross_entropy(logits, labels),
             logits=logits,
@@ -303,7 +329,7 @@ class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     def _check_masks(self, pixel_values: torch.Tensor, channel_masks: torch.Tensor | None) -> None:
-        expected = (len(pixel_values), self.config.backbone_config.hidden_size)
+        expected = (pixel_values.shape[0], self.config.backbone_config.hidden_size)
         if channel_masks is not None and tuple(channel_masks.shape) != expected:
             raise ValueError(
                 f"channel_masks are {tuple(channel_masks.shape)}, expected {expected}, one factor for each image and "

@@ -47,6 +47,8 @@ def without_rope_augmentation(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
     """The names as a list; ValueError unless there are two or more and no two are alike."""
+    if isinstance(class_names, str):
+        raise ValueError(f"expected a list of class names, found the string {class_names!r}.")
     names = list(class_names)
     if len(names) < 2 or len(set(names)) != len(names):
         raise ValueError(f"expected at least two different class names, found {names}.")

@@ -1,6 +1,5 @@
 """What every model here does with images, whatever its network: checks, padding, sliding window, loss, freezing."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -30,7 +29,7 @@ class SegmentationPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
 
     students: ClassVar[dict[str, str]]
-    predictions: ClassVar[dict[str, str]]
+    predictions: dict[str, str]  # fewer in a model of which a student abstains
     perturbed: ClassVar[dict[str, str]]
 
     def freeze_unused(self) -> None:
@@ -70,8 +69,9 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def padded_size(height: int, width: int, multiple: int, smallest: int = 1) -> tuple[int, int]:
     """The next multiples of `multiple` pixels, at least `smallest`."""
-    padded_height, padded_width = (max(math.ceil(side / multiple) * multiple, smallest) for side in (height, width))
-    return padded_height, padded_width
+    # Integers and `sym_max`: when a model is exported, sizes are symbols, and the graph holds for any of them.
+    padded: list[Any] = [torch.sym_max(-(-side // multiple) * multiple, smallest) for side in (height, width)]
+    return padded[0], padded[1]
 
 
 def pad(pixel_values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

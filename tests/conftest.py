@@ -1,13 +1,16 @@
 """What several test files share: models of random weights, small enough to build in a second."""
 
 import string
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig, DINOv3ViTConfig
 
 from co2s_hf import Co2SConfig, Co2SForSemanticSegmentation
 from co2s_hf.configuration_co2s import TINY_HEAD
+from tests.hub_double import TOKEN, HubDouble
 
 torch.set_num_threads(1)  # models this small are slower on two, above all next to other processes
 
@@ -58,3 +61,19 @@ def tiny_model():
     )
     torch.manual_seed(0)
     return Co2SForSemanticSegmentation(config).eval()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A double of the Hub that this process takes for the Hub, and where nobody waits before trying again."""
+    impatient = SimpleNamespace(sleep=lambda seconds: None)
+    with HubDouble(tmp_path / "hub") as double:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", double.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr("huggingface_hub.utils._http.time", impatient)
+        monkeypatch.setattr("co2s_hf.publish.push.time", impatient)
+        huggingface_hub.utils.disable_progress_bars()
+        yield double
+        huggingface_hub.utils.enable_progress_bars()
+        huggingface_hub.close_session()

@@ -21,6 +21,7 @@ from co2s_hf.modeling_dinov2_dpt import (
     Dinov2DPTHead,
     Dinov2DPTOutput,
     Dinov2DPTTranslator,
+    _sampled_positions,
 )
 
 NAMES = ("road", "water", "tree")
@@ -170,6 +171,16 @@ def test_positions_by_hand():
     expected = cubic_weights(5, 9) @ pretrained @ cubic_weights(5, 11).T
     assert found.shape == (1, 1 + 9 * 11, 16) and torch.equal(found[:, 0], positions[:, 0])
     torch.testing.assert_close(found[0, 1:].T.unflatten(1, (9, 11)), expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("grid", [(5, 5), (5, 6), (3, 9), (12, 7)])
+def test_positions_of_an_exported_graph_are_the_same(grid):
+    embeddings = build().backbone.embeddings
+    torch.nn.init.normal_(embeddings.position_embeddings)
+    expected = embeddings.interpolate_pos_encoding(None, grid[0] * 4, grid[1] * 4)[:, 1:]
+    maps = embeddings.position_embeddings[:, 1:].transpose(1, 2).unflatten(2, (5, 5))
+    torch.testing.assert_close(_sampled_positions(maps, grid), expected, atol=2e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -25,7 +25,10 @@ from training.views import HUE
 QUICKSTART = Path(__file__).parent / "recipes" / "quickstart.yaml"
 
 # Arguments that change nothing in the numbers: a run may be resumed with other values of these.
-FREE = ("recipe", "output_dir", "resume", "num_workers", "report_to", "log_every", "save_every", "cache_gb", "command")
+FREE = (
+    *("recipe", "output_dir", "resume", "num_workers", "report_to", "log_every", "save_every", "cache_gb", "command"),
+    *("push_to_hub", "hub_private"),
+)
 
 # Methods that only one model can train with; the others take any.
 ONLY_MODEL = {"co2s": "co2s", "rs_mtdf": "dinov2_dpt", "unimatch_v2": "dinov2_dpt"}
@@ -177,6 +180,12 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--save_every", type=int, default=1000, help="optimizer steps")
     report.add_argument("--log_every", type=int, default=10, help="optimizer steps")
     report.add_argument("--absent_as_zero", action="store_true", help="an absent class counts as 0, as in the papers")
+    report.add_argument(
+        "--push_to_hub",
+        metavar="REPO_ID",
+        help="owner/name on the Hub: the best model goes to its branch main, the last one to `last`, in the background",
+    )
+    report.add_argument("--hub_private", action="store_true", help="of push_to_hub: visible to its owner only")
     report.add_argument("--report_to", choices=["tensorboard", "wandb", "trackio", "none"], default="none")
     return parser
 

@@ -84,5 +84,6 @@ def _fields(arguments: Namespace) -> dict[str, Any]:
     named = {name: getattr(arguments, name) for name in ("bands", "image_mean", "image_std")}
     fields |= {name: value for name, value in named.items() if value is not None}
     if arguments.model == "co2s":
+        fields.setdefault("text_model", text_source(arguments))
         fields.setdefault("numerics", "official" if arguments.official else "native")
     return fields

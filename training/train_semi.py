@@ -8,15 +8,14 @@ accelerate launch training/train_semi.py --help
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +24,29 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import AutoConfig
 
 from co2s_hf.data import synthetic
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataSplit, Sample, check_split, count_class_pixels, find_split
 from co2s_hf.data.images import image_size
 from co2s_hf.image_processing_co2s import Co2SImageProcessor
-from co2s_hf.pretrained_backbones import RGB
-from co2s_hf.publish.card import CardFacts, Parent, model_card
+from co2s_hf.publish.card import write_card
 from training.arguments import FREE, parse_arguments, plain_refusals
 from training.batches import EvaluationDataset, SemiDataset, TimedBatches, train_loader
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.eval_semi import draw_examples, evaluate
 from training.methods import METHODS
-from training.models import backbones, build_model, model_config, text_source
+from training.models import build_model, model_config
 from training.optim import build_optimizer, build_scheduler, parameter_groups, select_trainable
 from training.parts.losses import identity
 from training.parts.schedules import Progress
 from training.parts.supervision import median_frequency_weights
 from training.pools import FilePool, ImageStream, LabelledPool, find_partly_labelled
+from training.publisher import LAST, MAIN, Publisher
 from training.purification.cache import CacheError, RegionCache
 from training.purification.decisions import PurifierSettings, background_ids
 from training.purification.purifier import Purifier
+from training.records import card_facts, describe_run
 from training.report import class_table, draw_curves, write_metrics
 from training.views import ViewNeeds
 
@@ -72,6 +71,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     # Data
     with plain_refusals("train_semi.py"):
         checkpoint = find_checkpoint(output / "checkpoints", arguments.resume)
+        publisher = open_publisher(arguments, accelerator, say)
         with accelerator.main_process_first():
             split = find_data(arguments)
         num_bands = model_config(arguments, split.classes).num_channels
@@ -145,7 +145,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     # Resume
     fingerprint = {name: value for name, value in vars(arguments).items() if name not in FREE}
     fingerprint["images"] = fingerprint_of(split)
-    start, state = 0, {"history": [], "losses": [], "best_mean_iou": None}
+    start, state = 0, {"history": [], "losses": [], "best_mean_iou": None, "seconds": 0.0}
     if checkpoint is not None:
         with plain_refusals("train_semi.py"):
             start, state = load_checkpoint(accelerator, checkpoint, fingerprint=fingerprint)
@@ -171,6 +171,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         total=total_steps, initial=start, desc=arguments.method, disable=not accelerator.is_main_process
     )
     method.model.train()
+    started = time.monotonic() - state.get("seconds", 0.0)  # as if a resumed run had never stopped
     for step in range(start, total_steps + 1):
         last, fresh = step == total_steps, step > start
         if fresh and (last or step % arguments.eval_every == 0):
@@ -182,13 +183,15 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                 align_corners=arguments.official,
             )
             state["history"].append({"step": step, **results})
+            state["seconds"] = time.monotonic() - started
             accelerator.log(flatten(results), step=step)
             say(summary(step, results, arguments.absent_as_zero))
             batches.pause()
             score = results[main_prediction(model)][mean_iou_key(arguments.absent_as_zero)]
             if math.isfinite(score) and (state["best_mean_iou"] is None or score > state["best_mean_iou"]):
-                state["best_mean_iou"], state["best_step"] = score, step
-                save_model(accelerator, method.saved(), output / "best", arguments, split, state["history"][-1])
+                state["best_mean_iou"], state["best_step"], state["best_seconds"] = score, step, state["seconds"]
+                save_model(accelerator, method.saved(), output / "best", arguments, split, state)
+                push(publisher, output / "best", MAIN, f"Best model so far, step {step}")
         if fresh and (last or step % arguments.save_every == 0):
             save_checkpoint(accelerator, output / "checkpoints", step=step, state=state, fingerprint=fingerprint)
             batches.pause()
@@ -222,7 +225,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     # What the run leaves
     metrics = {"method": arguments.method, "steps": total_steps, **describe_run(arguments), **state}
     metrics["waiting_for_batches"] = batches.waiting_share
-    save_model(accelerator, method.saved(), output / "model", arguments, split, state["history"][-1])
+    save_model(accelerator, method.saved(), output / "model", arguments, split, state)
     if accelerator.is_main_process:
         write_metrics(output / "metrics.json", metrics)
         draw_curves(
@@ -241,7 +244,9 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             output / "panel.png",
             palette=find_palette(arguments),
         )
+        complete_cards(output, arguments, split, state)
         say(class_table(state["history"][-1], split.classes))
+        finish_pushing(publisher, output, total_steps)
         say(
             f"\n{output}/ holds model/, best/, metrics.json, curves.png and panel.png. Load the model with\n"
             f"    import co2s_hf; from transformers import AutoModel\n"
@@ -406,7 +411,7 @@ def save_model(
     folder: Path,
     arguments: argparse.Namespace,
     split: DataSplit,
-    results: dict[str, Any],
+    state: dict[str, Any],
 ) -> None:
     """Write the model folder (weights, config, code, processor, card), whole or not at all."""
     state_dict = accelerator.get_state_dict(model)  # gathers shards, so every process takes part
@@ -418,50 +423,46 @@ def save_model(
         Co2SImageProcessor(image_mean=bare.config.image_mean, image_std=bare.config.image_std).save_pretrained(
             unfinished
         )
-        card = model_card(card_facts(arguments, split, results))
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        write_card(unfinished, card_facts(arguments, split, state["history"][-1], state["seconds"]))
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     accelerator.wait_for_everyone()
 
 
-def card_facts(arguments: argparse.Namespace, split: DataSplit, results: dict[str, Any]) -> CardFacts:
-    """What the model card may say about this run."""
-    source = text_source(arguments)
-    return CardFacts(
-        name=Path(arguments.output_dir).name,
-        method=arguments.method,
-        model=arguments.model,
-        classes=split.classes,
-        training_command=arguments.command,
-        versions=versions(),
-        backbones=tuple(Parent(name, AutoConfig.from_pretrained(name).model_type) for name in backbones(arguments)),
-        text_model=None if source is None else Parent(str(source), "clip"),
-        dataset="drawn scenes" if arguments.data_dir is None else Path(arguments.data_dir).name,
-        num_labelled=len(split.labelled),
-        num_unlabelled=len(split.unlabelled),
-        num_validation=len(split.validation),
-        num_channels=len(arguments.bands or RGB),
-        step=results["step"],
-        results=results,
-    )
+def complete_cards(output: Path, arguments: argparse.Namespace, split: DataSplit, state: dict[str, Any]) -> None:
+    """Put the pictures of the finished run on the cards; the panel shows the last model, so only where it is."""
+    curves, panel = {output / "curves.png": "Scores and losses of the run"}, {output / "panel.png": "Validation images"}
+    last = state["history"][-1]
+    write_card(output / "model", card_facts(arguments, split, last, state["seconds"]), {**panel, **curves})
+    best = next((row for row in state["history"] if row["step"] == state.get("best_step")), None)
+    if best is not None:
+        pictures = {**panel, **curves} if best is last else curves
+        write_card(output / "best", card_facts(arguments, split, best, state.get("best_seconds")), pictures)
 
 
-def describe_run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Who made the numbers: arguments, library versions, machine."""
-    return {
-        "command": arguments.command,
-        "arguments": {name: value for name, value in vars(arguments).items() if name != "command"},
-        "versions": versions(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
-    }
+def open_publisher(
+    arguments: argparse.Namespace, accelerator: Accelerator, say: Callable[[str], None]
+) -> Publisher | None:
+    """The way to the Hub of the main process, checked before any work starts; None where it is not asked for."""
+    if arguments.push_to_hub is None or not accelerator.is_main_process:
+        return None
+    scratch = Path(arguments.output_dir) / ".push"
+    return Publisher(arguments.push_to_hub, scratch, private=arguments.hub_private, say=say)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
-    packages = ("co2s_hf", "torch", "transformers", "accelerate")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+def push(publisher: Publisher | None, folder: Path, branch: str, message: str) -> None:
+    """Push in the background, if pushing was asked for."""
+    if publisher is not None:
+        publisher.submit(folder, branch, message)
+
+
+def finish_pushing(publisher: Publisher | None, output: Path, steps: int) -> None:
+    """Push what the run leaves, with its last cards, and wait for it."""
+    if publisher is not None:
+        best = output / "best"
+        publisher.submit(best if best.is_dir() else output / "model", MAIN, "Best model of the run")
+        publisher.submit(output / "model", LAST, f"Model after step {steps}")
+        publisher.finish()
 
 
 def fingerprint_of(split: DataSplit) -> dict[str, list[str]]:

@@ -77,8 +77,13 @@ HEAD_NAMES = (
     (r"up([12])\.conv\.4\.(\w+)", r"up\1.conv2.1.\2"),
     (r"head\.(\w+)", r"classifier.\1"),
 )
-# Dropped on purpose: the mask is folded into the biases, and transformers computes the periods itself in float32.
-DINOV3_DROPPED = re.compile(r"backbone\.(blocks\.\d+\.attn\.qkv\.bias_mask|rope_embed\.periods)")
+DINOV3_LEFT = re.compile(r"backbone\.(blocks\.\d+\.attn\.qkv\.bias_mask|rope_embed\.periods)")
+# What is dropped on purpose, and why.
+DINOV3_DROPPED = (
+    (r"backbone\.rope_embed\.periods", "computed by transformers itself, in float32"),
+    (r"backbone\.blocks\.\d+\.attn\.qkv\.bias_mask", "folded into the biases"),
+    (r"backbone\.blocks\.\d+\.attn\.qkv\.bias", "the third of the keys, which its mask multiplies by 0"),
+)
 
 
 def convert_official(
@@ -99,7 +104,7 @@ def convert_official(
         dinov3_state_dict: tensors of the DINOv3 student, likewise.
         class_names: in the order of the ids; default `LABEL_0`, ...
         clip_num_attention_heads: default width / 64, which no tensor tells.
-        dinov3_num_attention_heads: likewise.
+        dinov3_num_attention_heads: default what its rotary periods tell.
         overrides: fields of `Co2SConfig`, for example `clip_logits_size` (released: 224) and
             `dinov3_logits_size` (released: 256).
 
@@ -111,10 +116,47 @@ def convert_official(
             number of heads is needed.
     """
     clip, dinov3 = without_prefix(clip_state_dict), without_prefix(dinov3_state_dict)
-    config = _read_config(clip, dinov3, clip_num_attention_heads, dinov3_num_attention_heads, class_names, overrides)
-    tensors = {f"clip.{name}": value for name, value in _clip_tensors(clip).items()}
-    tensors |= {f"dinov3.{name}": value for name, value in _dinov3_tensors(dinov3).items()}
+    check_bias_masks(dinov3)
+    heads = (clip_num_attention_heads, dinov3_num_attention_heads)
+    config = read_config(clip, dinov3, heads=heads, class_names=class_names, overrides=overrides)
+    tensors = convert_clip_tensors(clip) | convert_dinov3_tensors(dinov3)
     return load_all(Co2SForSemanticSegmentation(config), tensors)
+
+
+def convert_clip_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
+    """Tensors of a released CLIP student under our names; ValueError where one has no place.
+
+    Args:
+        state_dict: released names without `module.`.
+    """
+    return {f"clip.{name}": value for name, value in _clip_tensors(state_dict).items()}
+
+
+def convert_dinov3_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
+    """Tensors of a released DINOv3 student under our names, likewise."""
+    return {f"dinov3.{name}": value for name, value in _dinov3_tensors(state_dict).items()}
+
+
+def check_bias_masks(state_dict: StateDict) -> None:
+    """ValueError unless the masks of the biases in a DINOv3 mask keys, which have no bias here, and nothing else."""
+    for name, value in state_dict.items():
+        if not name.endswith("bias_mask"):
+            continue
+        if [part.unique().tolist() for part in value.float().chunk(3)] != [[1], [0], [1]]:
+            raise ValueError(f"{name} is expected to be 1 for queries and values and 0 for keys, found other values.")
+
+
+def heads_of_dinov3(state_dict: StateDict) -> int | None:
+    """Number of heads that the rotary periods of a DINOv3 tell, a quarter of a head's width; None without them.
+
+    Args:
+        state_dict: released names, with `backbone.` before them.
+    """
+    periods = state_dict.get("backbone.rope_embed.periods")
+    width = find_tensor(state_dict, "backbone.patch_embed.proj.weight").shape[0]
+    if periods is None or width % (4 * len(periods)):
+        return None
+    return width // (4 * len(periods))
 
 
 def convert_head(state_dict: StateDict) -> dict[str, torch.Tensor]:
@@ -173,46 +215,54 @@ def _split_head(state_dict: StateDict) -> tuple[dict[str, torch.Tensor], dict[st
 def _clip_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
     rest, head = _split_head(state_dict)
     tensors = rename(rest, CLIP_NAMES) | head
-    vision = "backbone.vision_model.embeddings"
-    tensors[f"{vision}.class_embedding"] = tensors[f"{vision}.class_embedding"].flatten()
-    tensors[f"{vision}.position_embedding.weight"] = tensors[f"{vision}.position_embedding.weight"].squeeze(0)
-    tensors["backbone.visual_projection.weight"] = tensors["backbone.visual_projection.weight"].flatten(1)
+    for name, value in tensors.items():
+        if name.endswith("class_embedding"):
+            tensors[name] = value.flatten()
+        elif name.endswith("position_embedding.weight"):
+            tensors[name] = value.squeeze(0)
+        elif name.endswith("visual_projection.weight"):
+            tensors[name] = value.flatten(1)
     return tensors
 
 
 def _dinov3_tensors(state_dict: StateDict) -> dict[str, torch.Tensor]:
     rest, head = _split_head(state_dict)
-    for name, value in rest.items():
-        # The released attention multiplies its bias by this mask: only keys may be masked, as they have no bias here.
-        if name.endswith("bias_mask") and [part.unique().tolist() for part in value.float().chunk(3)] != [
-            [1],
-            [0],
-            [1],
-        ]:
-            raise ValueError(f"{name} is expected to be 1 for queries and values and 0 for keys, found other values.")
-    rest = {name: value for name, value in rest.items() if not DINOV3_DROPPED.fullmatch(name)}
+    rest = {name: value for name, value in rest.items() if not DINOV3_LEFT.fullmatch(name)}
     tensors = rename(rest, DINOV3_NAMES) | head
-    tensors["backbone.embeddings.mask_token"] = tensors["backbone.embeddings.mask_token"].view(1, 1, -1)
+    if (mask := "backbone.embeddings.mask_token") in tensors:
+        tensors[mask] = tensors[mask].view(1, 1, -1)
     return {name: value for name, value in tensors.items() if not name.endswith("k_proj.bias")}
 
 
-def _read_config(
+def read_config(
     clip: StateDict,
     dinov3: StateDict,
-    clip_heads: int | None,
-    dinov3_heads: int | None,
-    class_names: Sequence[str] | None,
-    overrides: Mapping[str, Any],
+    *,
+    heads: tuple[int | None, int | None] = (None, None),
+    class_names: Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Co2SConfig:
+    """The configuration that the shapes of two released students tell, and what is given; see `convert_official`.
+
+    Args:
+        clip: released names without `module.`.
+        dinov3: likewise.
+        heads: of CLIP's and of DINOv3's attention.
+        class_names: in the order of the ids.
+        overrides: fields of the configuration.
+    """
     num_labels = find_tensor(clip, "_cached_text").shape[0]
     num_queries = find_tensor(dinov3, "text_provider.emb.weight").shape[0]
     if num_labels != num_queries:
-        raise ValueError(f"the CLIP student has {num_labels} classes but the DINOv3 student has {num_queries}.")
+        raise ValueError(
+            f"the CLIP student has {num_labels} classes but the DINOv3 student has {num_queries}: take both of one "
+            "training."
+        )
     return Co2SConfig(
-        clip_config=_read_clip_config(clip, clip_heads),
-        dinov3_config=_read_dinov3_config(dinov3, dinov3_heads),
+        clip_config=_read_clip_config(clip, heads[0]),
+        dinov3_config=_read_dinov3_config(dinov3, heads[1]),
         **label_fields(class_names, num_labels),
-        **{**OFFICIAL_NUMERICS, **_read_head_shape(clip), **overrides},
+        **{**OFFICIAL_NUMERICS, **_read_head_shape(clip), **(overrides or {})},
     )
 
 
@@ -238,7 +288,7 @@ def _read_dinov3_config(state_dict: StateDict, num_heads: int | None) -> DINOv3V
         hidden_size=width,
         intermediate_size=find_tensor(state_dict, "backbone.blocks.0.mlp.fc1.weight").shape[0],
         num_hidden_layers=count_up(state_dict, r"backbone\.blocks\.(\d+)\."),
-        num_attention_heads=count_heads(width, num_heads, "dinov3_num_attention_heads"),
+        num_attention_heads=count_heads(width, num_heads or heads_of_dinov3(state_dict), "dinov3_num_attention_heads"),
         num_channels=channels,
         patch_size=patch_size,
         num_register_tokens=find_tensor(state_dict, "backbone.storage_tokens").shape[1],
@@ -259,4 +309,14 @@ def _read_head_shape(state_dict: StateDict) -> dict[str, Any]:
     }
 
 
-__all__ = ["convert_head", "convert_official", "discard_dinov3_prior", "pretraining_overwritten"]
+__all__ = [
+    "check_bias_masks",
+    "convert_clip_tensors",
+    "convert_dinov3_tensors",
+    "convert_head",
+    "convert_official",
+    "discard_dinov3_prior",
+    "heads_of_dinov3",
+    "pretraining_overwritten",
+    "read_config",
+]

@@ -11,6 +11,7 @@ from transformers.models.dinov2.modeling_dinov2 import Dinov2Layer
 
 from co2s_hf.configuration_dinov2_dpt import Dinov2DPTConfig
 from co2s_hf.convert.released import (
+    Names,
     StateDict,
     count_heads,
     count_up,
@@ -69,9 +70,12 @@ TRANSLATOR_NAMES = (
 )
 CLIP_TEACHER_PX = 224  # what the released student is squeezed to for the CLIP teacher
 
-# Dropped on purpose: the frozen teachers, which only the loss of the training needs, and the unit of the coarsest
-# level, which has nothing to add there.
-DROPPED = re.compile(r"(Dino_teacher_model|clip_model)\..*|head\.scratch\.refinenet4\.resConfUnit1\..*")
+# What is dropped on purpose, and why.
+DROPPED_BECAUSE = (
+    (r"(Dino_teacher_model|clip_model)\..*", "a frozen teacher, which only the loss of the training needs"),
+    (r"head\.scratch\.refinenet4\.resConfUnit1\..*", "the unit of the coarsest level has nothing to add there"),
+)
+DROPPED = re.compile("|".join(pattern for pattern, _ in DROPPED_BECAUSE))
 
 
 def convert_official(
@@ -111,9 +115,13 @@ def convert_tensors(state_dict: StateDict) -> StateDict:
         state_dict: released names without `module.`; teachers and what never trains are left out.
     """
     kept = {name: value for name, value in state_dict.items() if not DROPPED.fullmatch(name)}
-    block_names = OLDER_BLOCK_NAMES if _has_older_names() else BLOCK_NAMES
-    renamed = rename(kept, (*BACKBONE_NAMES, *block_names, *HEAD_NAMES, *TRANSLATOR_NAMES))
+    renamed = rename(kept, (*backbone_names(), *HEAD_NAMES, *TRANSLATOR_NAMES))
     return {_counted_from_zero(name): value for name, value in renamed.items()}
+
+
+def backbone_names() -> Names:
+    """The name table of a DINOv2 for the installed transformers; both sides begin with `backbone.`."""
+    return (*BACKBONE_NAMES, *(OLDER_BLOCK_NAMES if _has_older_names() else BLOCK_NAMES))
 
 
 @cache
@@ -137,7 +145,7 @@ def _read_config(
 ) -> Dinov2DPTConfig:
     classifier = find_tensor(state_dict, "head.scratch.output_conv.2.weight")
     return Dinov2DPTConfig(
-        backbone_config=_read_backbone_config(state_dict, num_heads),
+        backbone_config=Dinov2Config(**read_backbone_fields(state_dict, num_heads)),
         **label_fields(class_names, classifier.shape[0]),
         **{
             "dpt_channels": classifier.shape[1],
@@ -148,11 +156,16 @@ def _read_config(
     )
 
 
-def _read_backbone_config(state_dict: StateDict, num_heads: int | None) -> Dinov2Config:
+def read_backbone_fields(state_dict: StateDict, num_heads: int | None) -> dict[str, Any]:
+    """Fields of a `Dinov2Config` that the shapes of the tensors `backbone.*` tell.
+
+    Raises:
+        ValueError: a tensor is missing, the positions are no square grid, or a number of heads is needed.
+    """
     width, channels, patch_size, _ = find_tensor(state_dict, "backbone.patch_embed.proj.weight").shape
     is_giant = "backbone.blocks.0.mlp.w3.weight" in state_dict  # two thirds of the usual width, and gated
     inner = find_tensor(state_dict, f"backbone.blocks.0.mlp.{'w3' if is_giant else 'fc2'}.weight").shape[1]
-    return Dinov2Config(
+    return dict(
         hidden_size=width,
         use_swiglu_ffn=is_giant,
         mlp_ratio=round(inner * 3 / 2 / width) if is_giant else inner // width,
@@ -175,4 +188,4 @@ def _read_translators(state_dict: StateDict) -> list[dict[str, Any]] | None:
     ]
 
 
-__all__ = ["convert_official", "convert_tensors"]
+__all__ = ["backbone_names", "convert_official", "convert_tensors", "read_backbone_fields"]

@@ -48,12 +48,21 @@ def load_all(model: AnyModel, tensors: StateDict) -> AnyModel:
     """Load renamed tensors into a model, which goes to eval mode; nothing stays random and nothing is left over.
 
     Raises:
-        ValueError: the model has a tensor that is not among them.
-        RuntimeError: one of them has another shape, or no place in the model.
+        ValueError: the model has a tensor that is not among them, or one of them has another shape or no place in it.
     """
-    missing = sorted(set(model.state_dict()) - set(tensors))
-    if missing:
-        raise ValueError(f"the checkpoint lacks {len(missing)} tensors of the model, the first is {missing[0]!r}.")
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise ValueError(
+            f"the checkpoint lacks {len(missing)} tensors of the model, the first is {missing[0]!r}: take the file as "
+            "it was released."
+        )
+    if foreign := sorted(tensors.keys() - expected.keys()):
+        raise ValueError(
+            f"the checkpoint has {len(foreign)} tensors without a place in the model, the first is {foreign[0]!r}."
+        )
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"{name!r} is {tuple(tensors[name].shape)} in the checkpoint, expected {shape}.")
     model.load_state_dict(tensors)
     return model.eval()
 
@@ -66,7 +75,10 @@ def label_fields(class_names: Sequence[str] | None, num_labels: int) -> dict[str
     """
     names = list(class_names) if class_names is not None else [f"LABEL_{index}" for index in range(num_labels)]
     if len(names) != num_labels:
-        raise ValueError(f"class_names has {len(names)} entries but the checkpoint has {num_labels} classes.")
+        raise ValueError(
+            f"class_names has {len(names)} entries but the checkpoint has {num_labels} classes: name each, in the "
+            "order of their ids."
+        )
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
@@ -87,8 +99,11 @@ def grid_side(state_dict: StateDict, name: str) -> int:
 
 
 def count_up(state_dict: StateDict, pattern: str) -> int:
-    """How many numbers from 0 a pattern's first group takes."""
-    return 1 + max(int(match[1]) for name in state_dict if (match := re.match(pattern, name)))
+    """How many numbers from 0 a pattern's first group takes; ValueError where nothing matches."""
+    numbers = [int(match[1]) for name in state_dict if (match := re.match(pattern, name))]
+    if not numbers:
+        raise ValueError(f"the checkpoint has no tensor {pattern.replace(chr(92), '')!r}: take the file as released.")
+    return 1 + max(numbers)
 
 
 def count_heads(width: int, given: int | None, argument: str) -> int:
@@ -108,6 +123,7 @@ def count_heads(width: int, given: int | None, argument: str) -> int:
 
 
 __all__ = [
+    "Names",
     "StateDict",
     "count_heads",
     "count_up",

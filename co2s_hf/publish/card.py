@@ -1,13 +1,19 @@
-"""The model card: README.md of a saved model folder, made of facts of the run and of nothing else."""
+"""The model card, README.md of a saved model, and what goes with it: made of facts of the run and of nothing else."""
 
 import math
+import os
 import re
+import shlex
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+
+from .licences import Parent, licence_fields, licence_file, licence_section
 
 TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "dino": "DINO", "fused": "Fused"}
 MAIN = {"co2s": "fused", "dinov2_dpt": "dino"}
@@ -51,84 +57,31 @@ METHODS = {
     ),
 }
 
-DINOV3_LICENSE = "https://ai.meta.com/resources/models-and-libraries/dinov3-license"
-
-TEMPLATE = """\
----
-{front_matter}
----
-
-# {name}
-
-Land-cover segmentation of aerial and satellite images. {model} {method}
-
-## Classes
-
-{classes}
-
-## Results
-
-{results}
-
-## How to use
-
-```python
-import torch
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-
-folder = "{name}"  # this folder, or its name on the Hub
-processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True).eval()
-
-image = Image.open("scene.png").convert("RGB")
-with torch.no_grad():
-    outputs = model(**processor(image, return_tensors="pt"))
-sizes = [(image.height, image.width)]
-classes = processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)[0]
-```
-
-or, one mask for each class that occurs:
-
-```python
-from transformers import pipeline
-
-masks = pipeline("image-segmentation", model="{name}", trust_remote_code=True)("scene.png")
-```
-
-`trust_remote_code=True` runs the model's Python files in this folder: read them first.
-
-## Training
-
-{training}
-
-```
-{command}
-```
-
-Versions: {versions}.
-
-## Limits
-
-{limits}
-
-## License
-
-{license}
-"""
+TEMPLATE = Path(__file__).with_name("card_template.md")  # here and not in model_cards/, so that the wheel holds it
 
 
 @dataclass(frozen=True)
-class Parent:
-    """A model whose weights are part of this one.
+class DataFacts:
+    """What the records of a data set say about it; None is unknown and stays unsaid.
 
     Attributes:
-        name: its name on the Hub, or a local path, of which the card shows the last part only.
-        model_type: as in its config.json, e.g. "clip" or "dinov3_vit"; decides on the licence.
+        title: how it is called.
+        protocol: whose tiles and split.
+        gsd_m: metres per pixel.
+        licence, citation, page: of its makers.
+        hub_id, revision: its repository on the Hub, and the commit that was used.
+        note: what one should know before comparing.
     """
 
-    name: str
-    model_type: str
+    title: str
+    protocol: str | None = None
+    gsd_m: float | None = None
+    licence: str | None = None
+    citation: str | None = None
+    page: str | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,16 +93,19 @@ class CardFacts:
         method: key of the training method, e.g. "co2s".
         model: model type, "co2s" or "dinov2_dpt".
         classes: class names in id order.
-        training_command: as typed.
+        training_command: as typed; of absolute paths the card shows the last part only.
         versions: library -> version of the training run.
         backbones: pretrained backbones the students started from; empty = random weights.
         text_model: what turned the class names into embeddings; None = random stand-ins.
-        dataset: name of the data.
+        data: what it learned from.
         num_labelled, num_unlabelled, num_validation: number of images.
         step: finished optimizer steps.
         num_channels: bands of the images.
         results: the evaluation of exactly these weights, by prediction: {"fused": {"per_category_iou",
             "mean_iou", "mean_iou_absent_zero", ...}, ...}, fractions in [0, 1], nan or None = undefined.
+        machine: what it was trained on.
+        seconds: how long the training took until these weights, evaluations included.
+        pictures: file name beside the card -> what it shows.
     """
 
     name: str
@@ -160,13 +116,16 @@ class CardFacts:
     model: str = "co2s"
     backbones: tuple[Parent, ...] = ()
     text_model: Parent | None = None
-    dataset: str | None = None
+    data: DataFacts | None = None
     num_labelled: int | None = None
     num_unlabelled: int | None = None
     num_validation: int | None = None
     step: int | None = None
     num_channels: int = 3
     results: Mapping[str, Any] | None = None
+    machine: str | None = None
+    seconds: float | None = None
+    pictures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parents(self) -> tuple[Parent, ...]:
@@ -186,68 +145,95 @@ def model_card(facts: CardFacts) -> str:
     Raises:
         ValueError: the results have another number of classes than there are names.
     """
-    return TEMPLATE.format(
+    return TEMPLATE.read_text(encoding="utf-8").format(
         front_matter=_front_matter(facts),
         name=facts.name,
         model=MODELS[facts.model],
         method=METHODS.get(facts.method, f"Trained with the method `{facts.method}`."),
         classes="\n".join(f"- `{index}` {name}" for index, name in enumerate(facts.classes)),
         results=_results(facts),
+        data=_data(facts),
         training=_training(facts),
-        command=facts.training_command,
+        command=_shown_command(facts.training_command),
         versions=", ".join(f"{library} {version}" for library, version in facts.versions.items()),
+        environment=_environment(facts),
         limits="\n".join(f"- {limit}" for limit in _limits(facts)),
-        license=_license(facts.parents)[1],
+        license=licence_section(facts.parents),
     )
 
 
-def _front_matter(facts: CardFacts) -> str:
-    license_fields, _ = _license(facts.parents)
+def write_card(folder: Path, facts: CardFacts, pictures: Mapping[Path, str] | None = None) -> None:
+    """Write the card and what goes with it into the folder of a saved model, or anew; each file whole or not at all.
+
+    Args:
+        folder: of `save_pretrained`. Files are replaced, never written into: links to the old ones keep their content.
+        facts: see `CardFacts`.
+        pictures: file -> what it shows; copied beside the card.
+    """
+    pictures = pictures or {}
+    for path in pictures:
+        shutil.copyfile(path, folder / f".{path.name}")
+        os.replace(folder / f".{path.name}", folder / path.name)
+    texts = {"README.md": model_card(replace(facts, pictures={path.name: text for path, text in pictures.items()}))}
+    licence = licence_file(facts.parents)
+    if licence is not None:
+        texts["LICENSE.md"] = licence
+    entries = eval_results(facts)
+    if entries:
+        (folder / ".eval_results").mkdir(exist_ok=True)
+        texts[f".eval_results/{_slug(str(entries[0].dataset_id))}.yaml"] = yaml.safe_dump(
+            eval_result_entries_to_yaml(entries), sort_keys=False
+        )
+    for name, text in texts.items():
+        unfinished = folder / f"{name}.tmp"
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, folder / name)
+
+
+def eval_results(facts: CardFacts) -> list[EvalResultEntry]:
+    """The scores as the Hub's leaderboards read them: only for data sets that are on the Hub."""
     scores = _scores(facts)
+    if not scores or facts.data is None or facts.data.hub_id is None:
+        return []
+    notes = f"{scores[0].metric_name}, validation images" + (f", {facts.data.protocol}" if facts.data.protocol else "")
+    entry = EvalResultEntry(facts.data.hub_id, "image-segmentation", scores[0].metric_value, notes=notes)
+    return [replace(entry, dataset_revision=facts.data.revision)]
+
+
+def _front_matter(facts: CardFacts) -> str:
+    scores = _scores(facts)
+    hub_id = facts.data.hub_id if facts.data else None
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-segmentation",
         tags=["semantic-segmentation", "remote-sensing", "semi-supervised-learning", "co2s_hf", facts.method],
-        base_model=[parent.name for parent in facts.parents if _is_on_hub(parent.name)] or None,
+        datasets=[hub_id] if hub_id else None,
+        base_model=[parent.name for parent in facts.parents if parent.is_on_hub] or None,
         model_name=facts.name if scores else None,
         eval_results=scores or None,
-        **license_fields,
+        **licence_fields(facts.parents),
     )
     return data.to_yaml().strip()
 
 
 def _scores(facts: CardFacts) -> list[EvalResult]:
     """The model index: only with a recorded number and a data set to attach it to."""
-    value = (facts.results or {}).get(MAIN[facts.model], {}).get("mean_iou")
-    if facts.dataset is None or value is None or math.isnan(value):
+    numbers = (facts.results or {}).get(MAIN[facts.model], {})
+    if facts.data is None:
         return []
     return [
         EvalResult(
             task_type="image-segmentation",
-            dataset_type=re.sub(r"[^a-z0-9]+", "-", facts.dataset.lower()).strip("-"),
-            dataset_name=facts.dataset,
-            metric_type="mean_iou",
-            metric_name="mean IoU over present classes",
-            metric_value=value,
+            dataset_type=facts.data.hub_id or _slug(facts.data.title),
+            dataset_name=_titled(facts.data),
+            dataset_split="validation",
+            metric_type=metric,
+            metric_name=name,
+            metric_value=numbers[metric],
         )
+        for metric, name in (("mean_iou", "mean IoU over present classes"), ("overall_accuracy", "pixel accuracy"))
+        if numbers.get(metric) is not None and math.isfinite(numbers[metric])
     ]
-
-
-def _license(parents: tuple[Parent, ...]) -> tuple[dict[str, Any], str]:
-    """Front matter fields and a sentence: weights follow the licences of the weights they started from."""
-    if not parents:
-        return {"license": "apache-2.0"}, "Apache-2.0, weights and code: no pretrained weights went into this model."
-    names = ", ".join(f"`{_shown(parent.name)}`" for parent in parents)
-    if not any(parent.model_type.startswith("dinov3") for parent in parents):
-        return {"license": "other"}, (
-            f"The weights derive from {names}: check the licence of each before you use or share them. The code is "
-            "Apache-2.0."
-        )
-    fields = {"license": "other", "license_name": "dinov3-license", "license_link": DINOV3_LICENSE}
-    return fields, (
-        f"The weights derive from {names}. The DINOv3 parts and what was trained on them fall under the "
-        f"[DINOv3 License]({DINOV3_LICENSE}); the CLIP parts keep their own licence. The code is Apache-2.0."
-    )
 
 
 def _results(facts: CardFacts) -> str:
@@ -276,21 +262,49 @@ def _results(facts: CardFacts) -> str:
             rows.append((label, [numbers.get(key) for numbers in columns.values()]))
     lines = [f"| {label} | {' | '.join(map(_percent, values))} |" for label, values in rows]
     header = [f"| % | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
-    return "\n".join(["IoU on the validation images of this run, ignored pixels left out.", "", *header, *lines])
+    pictures = [line for name, text in facts.pictures.items() for line in ("", f"![{text}]({name})")]
+    intro = "IoU on the validation images of this run, ignored pixels left out."
+    return "\n".join([intro, "", *header, *lines, *pictures])
+
+
+def _data(facts: CardFacts) -> str:
+    if facts.data is None:
+        return "No record says what it learned from."
+    counts = {"labelled": facts.num_labelled, "unlabelled": facts.num_unlabelled, "validation": facts.num_validation}
+    images = ", ".join(f"{count} {name}" for name, count in counts.items() if count is not None)
+    said = {
+        "Data set": facts.data.title if facts.data.page is None else f"[{facts.data.title}]({facts.data.page})",
+        "On the Hub": facts.data.hub_id,
+        "Protocol": facts.data.protocol,
+        "Images": images or None,
+        "Metres per pixel": facts.data.gsd_m,
+        "Licence of the data": facts.data.licence,
+        "Citation": facts.data.citation,
+        "Note": facts.data.note,
+    }
+    return "\n".join(f"- {label}: {value}" for label, value in said.items() if value)
+
+
+def _environment(facts: CardFacts) -> str:
+    said = [f"Machine: {facts.machine}."] if facts.machine else []
+    if facts.seconds is not None:
+        said.append(f"Training until these weights took {facts.seconds:.0f} s, evaluations included.")
+    return " ".join([*said, "Energy and emissions were not measured."])
 
 
 def _training(facts: CardFacts) -> str:
-    counts = {"labelled": facts.num_labelled, "unlabelled": facts.num_unlabelled, "validation": facts.num_validation}
-    images = ", ".join(f"{count} {name}" for name, count in counts.items() if count is not None)
-    start = ", ".join(f"`{_shown(parent.name)}`" for parent in facts.backbones) or "random weights"
-    sentences = [f"Started from {start}."]
-    if facts.dataset:
-        sentences.append(f"Data: {facts.dataset}.")
-    if images:
-        sentences.append(f"Images: {images}.")
-    if facts.step is not None:
-        sentences.append(f"Optimizer steps: {facts.step}.")
-    return " ".join(sentences)
+    start = ", ".join(f"`{parent.shown}`" for parent in facts.backbones) or "random weights"
+    steps = "" if facts.step is None else f" Optimizer steps: {facts.step}."
+    return f"Started from {start}.{steps}"
+
+
+def _shown_command(command: str) -> str:
+    """The command without the folders of the machine it ran on, of which the last part is kept."""
+    shown = []
+    for word in shlex.split(command):
+        start, equals, value = word.rpartition("=")
+        shown.append(f"{start}{equals}{Path(value).name if value.startswith(('/', '~')) else value}")
+    return shlex.join(shown)
 
 
 def _limits(facts: CardFacts) -> list[str]:
@@ -309,13 +323,16 @@ def _limits(facts: CardFacts) -> list[str]:
     return limits
 
 
-def _is_on_hub(name: str) -> bool:
-    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None and not Path(name).exists()
-
-
-def _shown(name: str) -> str:
-    return name if _is_on_hub(name) else Path(name).name
-
-
 def _percent(fraction: float | None) -> str:
     return "–" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f}"
+
+
+def _titled(data: DataFacts) -> str:
+    return f"{data.title}, protocol {data.protocol}" if data.protocol else data.title
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+__all__ = ["CardFacts", "DataFacts", "eval_results", "model_card", "write_card"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from co2s_hf import Co2SForSemanticSegmentation, Co2SImageProcessor, Dinov2DPTForSemanticSegmentation
+from co2s_hf.configuration_co2s import TINY_HEAD
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +64,18 @@ def saved_six_bands(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def isolated(saved_folders, saved_six_bands, pixels, tmp_path_factory):
+def saved_retargeted(clip_folder, tmp_path_factory):
+    """A model that was trained for three classes and segments two others and one of them, saved. Read only."""
+    folder = tmp_path_factory.mktemp("retargeted")
+    torch.manual_seed(0)
+    model = Co2SForSemanticSegmentation.from_backbones(clip_folder, None, ["a", "b", "c"], **TINY_HEAD)
+    model.set_classes(["x", "b", "y"])
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def isolated(saved_folders, saved_six_bands, saved_retargeted, clip_folder, pixels, tmp_path_factory):
     """Runs `isolated.py` once, with an empty Hub cache: the folder it wrote to, and its facts."""
     out = tmp_path_factory.mktemp("isolated")
     for kind in saved_folders:
@@ -77,7 +89,8 @@ def isolated(saved_folders, saved_six_bands, pixels, tmp_path_factory):
         "OMP_NUM_THREADS": str(torch.get_num_threads()),  # sums in the same order, so that logits agree in every bit
     }
     script = Path(__file__).with_name("isolated.py")
-    command = [sys.executable, "-I", *map(str, (script, out, saved_six_bands, *saved_folders.values()))]
+    command = [sys.executable, "-I", *map(str, (script, out, saved_six_bands, saved_retargeted, clip_folder))]
+    command += map(str, saved_folders.values())
     done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return out, json.loads((out / "facts.json").read_text())

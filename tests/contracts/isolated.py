@@ -1,4 +1,4 @@
-"""Not a test: what the tests run in a fresh process, `python -I isolated.py OUT SIX_BANDS CO2S DINOV2_DPT`.
+"""Not a test: what the tests run in a fresh process, `python -I isolated.py OUT SIX_BANDS RETARGETED CLIP CO2S DPT`.
 
 First as a user who has the saved folders but not the package that wrote them, then with the package. All along without
 a network and without the libraries that only some of the package needs.
@@ -76,6 +76,19 @@ def six_bands_without_package(folder, out):
     return model.config.bands
 
 
+def other_classes_without_package(folder, clip, out):
+    import torch
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    pixels = torch.load(f"{out}/pixels.pt")
+    with torch.no_grad():
+        torch.save(model(pixels).logits, f"{out}/retargeted.pt")
+        model.add_class("d", text_model=clip)
+        added = model(pixels)
+    return {"classes": model.config.class_names, "shape": added.logits.shape, "votes": added.dinov3_logits is not None}
+
+
 def with_package(folders):
     sys.path.insert(0, str(Path(__file__).parents[2]))  # the package under test, wherever another may be installed
     import co2s_hf
@@ -94,13 +107,14 @@ def with_package(folders):
     }
 
 
-def main(out, six_bands, co2s, dinov2_dpt):
+def main(out, six_bands, retargeted, clip, co2s, dinov2_dpt):
     hidden = PACKAGE | OPTIONAL
     sys.meta_path[:] = [Without(finder, hidden) for finder in sys.meta_path]
     attempts = refuse_network()
     folders = {"co2s": co2s, "dinov2_dpt": dinov2_dpt}
     facts = {"without_package": {kind: without_package(folder, f"{out}/{kind}") for kind, folder in folders.items()}}
     facts["bands"] = six_bands_without_package(six_bands, out)
+    facts["other_classes"] = other_classes_without_package(retargeted, clip, out)
     hidden -= PACKAGE
     facts["with_package"] = with_package(folders)
     with open(f"{out}/facts.json", "w") as file:

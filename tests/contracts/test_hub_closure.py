@@ -131,6 +131,14 @@ def test_six_bands_of_16_bits_load_without_the_package(isolated, saved_six_bands
     assert isolated[1]["bands"] == model.config.bands == ["blue", "green", "red", "nir", "swir1", "swir2"]
 
 
+def test_other_classes_load_and_change_without_the_package(isolated, saved_retargeted, pixels):
+    out, facts = isolated
+    with torch.no_grad():
+        here = Co2SForSemanticSegmentation.from_pretrained(saved_retargeted)(pixels)
+    assert torch.equal(torch.load(out / "retargeted.pt"), here.logits) and here.dinov3_logits is None
+    assert facts["other_classes"] == {"classes": ["x", "b", "y", "d"], "shape": [2, 4, 64, 80], "votes": False}
+
+
 def test_the_pipeline_segments_without_the_package(isolated, name, model):
     assert model.config.window_px < 300, "or the window does not slide"
     with np.load(isolated[0] / name / "masks.npz") as found:

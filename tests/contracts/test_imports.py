@@ -16,12 +16,15 @@ HOMES = {
     "PIL": ("co2s_hf/data/images.py", "co2s_hf/image_processing_co2s.py", "co2s_hf/geo/quicklook.py"),
     "gradio": ("model_cards/space/",),
     "matplotlib": ("training/report.py",),
+    "onnx_ir": ("co2s_hf/publish/export.py",),
+    "onnxruntime": ("co2s_hf/publish/export.py",),
     "open_clip": ("co2s_hf/text/",),
     "pyogrio": ("co2s_hf/geo/polygons.py",),
     "pyproj": ("co2s_hf/geo/areas.py",),
     "rasterio": ("co2s_hf/data/images.py", "co2s_hf/geo/scenes.py"),
     "shapely": ("co2s_hf/geo/polygons.py",),
     "skimage": ("training/purification/regions.py",),  # superpixels; it opens no file there
+    "torchao": ("co2s_hf/publish/export.py",),
 }
 
 
@@ -196,6 +199,13 @@ def test_some_libraries_have_one_home(package, training):
         if (found.top in HOMES or found.top in IMAGE_READERS) and not found.file.startswith(HOMES.get(found.top, "-"))
     ]
     assert wrong == []
+
+
+def test_the_space_knows_models_by_their_names_alone():
+    space = imports_under("model_cards")
+    assert any(found.target == "transformers" for found in space)
+    assert [str(found) for found in space if found.top in ("co2s_hf", "training", "tests")] == []
+    assert {found.file for found in space if found.top == "gradio"} == {"model_cards/space/app.py"}
 
 
 def test_images_are_opened_in_one_module():

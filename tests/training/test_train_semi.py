@@ -59,7 +59,7 @@ CODE = {
     "pretrained_backbones.py",
     "segmentation.py",
 }
-MODEL_FILES = CODE | {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+MODEL_FILES = CODE | {"LICENSE.md", "README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +202,9 @@ def test_ignored_pixels_may_stay_ignored(train, capsys):
 def test_a_run_leaves_models_numbers_and_pictures(finished):
     assert {path.name for path in finished.folder.iterdir()} == RUN_LEAVES
     for name in ("model", "best"):
-        assert {path.name for path in (finished.folder / name).iterdir()} == MODEL_FILES
+        pictures = {path.name for path in (finished.folder / name).glob("*.png")}
+        assert {path.name for path in (finished.folder / name).iterdir()} == MODEL_FILES | pictures
+        assert "curves.png" in pictures and (name == "best" or "panel.png" in pictures)
     for name in ("curves.png", "panel.png"):
         with Image.open(finished.folder / name) as picture:
             assert min(picture.size) > 100

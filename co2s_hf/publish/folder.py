@@ -1,0 +1,145 @@
+"""What may go to the Hub: a saved model folder that is complete, readable and holds nothing else."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+from safetensors import SafetensorError, safe_open
+
+NEEDED = ("config.json", "preprocessor_config.json", "README.md")
+BELONGS = (
+    r"config\.json|preprocessor_config\.json|README\.md|(LICENSE|NOTICE)(\.\w+)?",
+    r"model\.safetensors(\.index\.json)?|model-\d+-of-\d+\.safetensors",
+    r"[\w-]+\.(png|jpg|svg)|\.eval_results/[\w.-]+\.yaml|\.gitattributes",
+    r"onnx/[\w.-]+\.(onnx|onnx_data|onnx\.data|json)",
+)
+NEVER_SENT = (".git/", ".cache/huggingface/")  # what git and huggingface_hub keep beside a download
+
+_UNSAFE = {".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
+_METADATA = ("library_name", "license", "pipeline_tag")
+_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.MULTILINE)
+
+
+class FolderError(ValueError):
+    """A folder that cannot be pushed; the message names it, what is wrong, and the way out."""
+
+
+def check_folder(folder: Path) -> list[str]:
+    """Refuse a folder that users could not load, or that holds what does not belong to a model.
+
+    Args:
+        folder: of `save_pretrained`, with its card. Nothing in it is changed, and no weights are loaded.
+
+    Returns:
+        The files to send, relative, with forward slashes, sorted.
+
+    Raises:
+        FolderError: a file is missing, unreadable or too much; the message says which.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"{folder} is no folder; expected a saved model, such as runs/quickstart/best.")
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = [name for name in names if not name.startswith(NEVER_SENT)]
+    missing = [name for name in NEEDED if name not in names]
+    if missing:
+        raise FolderError(
+            f"{folder} lacks {', '.join(missing)}; expected the folder of a saved model with its card. Save model and "
+            "processor there, or name the folder that a training left."
+        )
+    code = _code(folder)
+    absent = sorted(code - set(names))
+    if absent:
+        raise FolderError(
+            f"{folder} lacks {', '.join(absent)}, which its configuration names: nobody could load it. Import co2s_hf "
+            "before save_pretrained: that copies the files."
+        )
+    _check_weights(folder, names)
+    _check_card(folder)
+    _refuse_strangers(folder, names, code)
+    return names
+
+
+def _refuse_strangers(folder: Path, names: Iterable[str], code: set[str]) -> None:
+    strangers = [name for name in names if name not in code and not any(re.fullmatch(one, name) for one in BELONGS)]
+    if strangers:
+        unsafe = [name for name in strangers if Path(name).suffix in _UNSAFE]
+        why = f"; {unsafe[0]} may hold a pickle, which runs code when it is opened" if unsafe else ""
+        raise FolderError(
+            f"{folder} holds {', '.join(strangers[:5])}{' and more' if len(strangers) > 5 else ''}, which is no part "
+            f"of a model{why}. Move it elsewhere; checkpoints and optimizer states stay at home."
+        )
+
+
+def _code(folder: Path) -> set[str]:
+    """The Python files that loading the folder needs, by the configurations and by their imports."""
+    named = {
+        f"{entry.rpartition('--')[2].partition('.')[0]}.py"
+        for file in ("config.json", "preprocessor_config.json")
+        for entry in _strings(_read_json(folder / file).get("auto_map", {}))
+    }
+    found: set[str] = set()
+    while named:
+        name = named.pop()
+        found.add(name)
+        if (folder / name).is_file():
+            text = (folder / name).read_text(encoding="utf-8")
+            named |= {f"{module}.py" for module in _IMPORT.findall(text)} - found
+    return found
+
+
+def _strings(auto_map: dict[str, Any]) -> Iterable[str]:
+    for value in auto_map.values():
+        yield from ([value] if isinstance(value, str) else [one for one in value if one])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FolderError(f"{path} is no JSON ({error}): save the model again.") from error
+    if not isinstance(content, dict):
+        raise FolderError(f"{path} holds no JSON object: save the model again.")
+    return content
+
+
+def _check_weights(folder: Path, names: Iterable[str]) -> None:
+    """The weights are there, and each file is whole: safetensors holds its header against the size of the file."""
+    if (folder / "model.safetensors.index.json").is_file():
+        shards = set(_read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
+    else:
+        shards = {"model.safetensors"}
+    missing = sorted(shards - set(names))
+    if missing:
+        raise FolderError(f"{folder} lacks {', '.join(missing)}: save the model with save_pretrained.")
+    for shard in sorted(shards):
+        try:
+            with safe_open(folder / shard, "np"):
+                pass
+        except SafetensorError as error:
+            raise FolderError(f"{folder / shard} is damaged or truncated ({error}): save the model again.") from error
+
+
+def _check_card(folder: Path) -> None:
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8")
+    try:
+        data = ModelCard(text).data
+    except Exception as error:  # of a YAML parser or of huggingface_hub's checks, by version
+        reason = " ".join(str(error).split())
+        raise FolderError(f"{path} starts with metadata that cannot be read ({reason}): mend or remove it.") from error
+    missing = [name for name in _METADATA if not data.get(name)]
+    if missing:
+        raise FolderError(f"{path} states no {', '.join(missing)} in the metadata between its first two --- lines.")
+    if data.get("license_name") and not data.get("license_link"):
+        raise FolderError(f"{path} names the licence {data.get('license_name')}, but no license_link to it.")
+    if data.get("license_name") == "dinov3-license" and not any(folder.glob("LICENSE*")):
+        raise FolderError(
+            f"{folder} holds a descendant of DINOv3 without LICENSE.md; its licence asks to go with the weights. Put "
+            f"the text of {data.get('license_link')} there."
+        )
+
+
+__all__ = ["FolderError", "check_folder"]

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+import torch
+
+from co2s_hf import Co2SImageProcessor, Dinov2DPTForSemanticSegmentation
+from segmenter import ModelError, Segmenters
+
+from .conftest import HOSTILE
+
+
+@pytest.fixture(scope="module")
+def segmenters():
+    return Segmenters(keep=1)
+
+
+def test_class_maps_are_those_of_the_model(segmenters, space_model, tiny_model, pixels):
+    segmenter = segmenters.get(str(space_model))
+    assert segmenter.classes == ["road", "water", HOSTILE] and segmenter.num_bands == 3
+    valid = np.ones(pixels.shape[:2], bool)
+    valid[:7] = False
+    maps = segmenter.segment(pixels, valid)
+    assert list(maps) == ["Fused", "CLIP", "DINOv3"]
+    with torch.no_grad():
+        outputs = tiny_model(**Co2SImageProcessor()(pixels))
+    for name, field in (("Fused", "logits"), ("CLIP", "clip_logits"), ("DINOv3", "dinov3_logits")):
+        assert maps[name].dtype == np.uint8 and (maps[name][:7] == 255).all()
+        assert np.array_equal(maps[name][7:], outputs[field].argmax(1)[0, 7:].numpy())
+
+
+def test_a_model_with_one_prediction_gives_one_map(segmenters, tmp_path, pixels):
+    torch.manual_seed(0)
+    Dinov2DPTForSemanticSegmentation.from_backbones(None, ["a", "b"], window_px=96).save_pretrained(tmp_path)
+    Co2SImageProcessor().save_pretrained(tmp_path)
+    maps = segmenters.get(str(tmp_path)).segment(pixels, np.ones(pixels.shape[:2], bool))
+    assert list(maps) == ["Prediction"] and maps["Prediction"].shape == (120, 150)
+
+
+def test_models_stay_in_memory_as_long_as_there_is_room(segmenters, space_model):
+    first = segmenters.get(str(space_model))
+    assert segmenters.get(str(space_model)) is first and len(segmenters._loaded) == 1
+
+
+def test_what_is_no_model_of_ours_gets_a_sentence(segmenters, tmp_path):
+    with pytest.raises(ModelError, match="nowhere cannot be found. Check the spelling"):
+        segmenters.get(str(tmp_path / "nowhere"))
+    (tmp_path / "config.json").write_text('{"model_type": "segformer"}')
+    with pytest.raises(ModelError, match="is a segformer model; this page shows models of co2s and dinov2_dpt"):
+        segmenters.get(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "co2s"}')
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        segmenters.get(str(tmp_path))

@@ -1,0 +1,33 @@
+"""What a run says about itself."""
+
+import json
+from pathlib import Path
+
+from co2s_hf.publish.card import DataFacts
+from training.records import data_facts, machine, versions
+
+
+def test_prepared_data_are_described_by_their_record(tmp_path):
+    record = {"dataset": "LoveDA", "protocol": "Co2S", "gsd_m": 0.3, "licence": "CC", "citation": "W", "page": "p"}
+    (tmp_path / "prepared.json").write_text(json.dumps({**record, "note": "", "images": 4191}))
+    expected = DataFacts("LoveDA", protocol="Co2S", gsd_m=0.3, licence="CC", citation="W", page="p")
+    assert data_facts(str(tmp_path)) == expected
+
+
+def test_data_of_the_hub_keep_its_name_and_commit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = {"data set": "user/fields", "revision": "abc", "licence": "not stated", "citation": None, "page": None}
+    (tmp_path / "fetched.json").write_text(json.dumps(record))
+    assert data_facts(str(tmp_path)) == DataFacts("user/fields", hub_id="user/fields", revision="abc")
+    Path("user/fields").mkdir(parents=True)  # a folder, fetched from there
+    assert data_facts(str(tmp_path)).hub_id is None
+
+
+def test_other_data_are_known_by_their_folder(tmp_path):
+    assert data_facts(str(tmp_path / "my_data")) == DataFacts("my_data")
+    assert data_facts(None).title == "drawn scenes"
+
+
+def test_who_made_the_numbers():
+    assert {"python", "torch", "transformers", "accelerate", "co2s_hf"} == set(versions())
+    assert " cores, " in machine()
