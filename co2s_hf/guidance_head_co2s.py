@@ -4,6 +4,7 @@ The VLG decoder of Co2S (arXiv 2512.23035). Its weights are initialised in `Co2S
 """
 
 import itertools
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,13 +29,24 @@ class Co2SZeroBiasConv2d(nn.Conv2d):
     """A layer whose bias starts at 0."""
 
 
-def _conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Sequential:
-    padding = dilation * (kernel_size // 2)
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False),
-        nn.GroupNorm(out_channels // GROUP_CHANNELS, out_channels),
-        nn.ReLU(inplace=True),
-    )
+class Co2SConvNormReLU(nn.Sequential):
+    """Convolution, group norm, ReLU; where the convolution is composed with another one, the rest alone."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1):
+        padding = dilation * (kernel_size // 2)
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False),
+            nn.GroupNorm(out_channels // GROUP_CHANNELS, out_channels),
+            nn.ReLU(inplace=True),
+        )
+        self.dilation = dilation
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.get_parameter("0.weight")
+
+    def norm_relu(self, convolved: torch.Tensor) -> torch.Tensor:
+        return self[2](self[1](convolved))
 
 
 def _conv_1x1(hidden_states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -48,46 +60,48 @@ def _dilated_conv(hidden_states: torch.Tensor, weight: torch.Tensor, dilation: i
 
 
 class Co2SResidualASPP(nn.Module):
-    """Atrous spatial pyramid pooling around a residual: x + project(branches(x)), where x = similarity_conv(similarity).
+    """Atrous spatial pyramid pooling around a residual: x + project(branches(x)), x = similarity_conv(similarity).
 
     Nothing but a sum stands between the first convolution and those of the branches, so both are composed to one on
     what the first one sees of the single similarity channel: k^2 neighbours and a constant for its bias, instead of
     `channels`. Padding stays exact: outside of the image neighbours and constant are 0, as x is for a branch.
     """
 
+    branches: Any  # a ModuleList, whose elements mypy knows nothing about
+
     def __init__(self, channels: int):
         super().__init__()
         self.branches = nn.ModuleList(
             [
-                _conv_norm_relu(channels, channels, 1),
-                *(_conv_norm_relu(channels, channels, 3, dilation) for dilation in (6, 12, 18)),
+                Co2SConvNormReLU(channels, channels, 1),
+                *(Co2SConvNormReLU(channels, channels, 3, dilation) for dilation in (6, 12, 18)),
             ]
         )
-        self.image_pooling = _conv_norm_relu(channels, channels, 1)
-        self.project = _conv_norm_relu(5 * channels, channels, 1)
+        self.image_pooling = Co2SConvNormReLU(channels, channels, 1)
+        self.project = Co2SConvNormReLU(5 * channels, channels, 1)
 
     def forward(self, similarity: torch.Tensor, similarity_conv: nn.Conv2d) -> torch.Tensor:
         height, width = similarity.shape[-2:]
         # (batch, 1, h, w) -> (batch, k * k + 1, h, w)
-        neighbours = F.unfold(similarity, similarity_conv.kernel_size, padding=similarity_conv.padding)
+        kernel_size = similarity_conv.weight.shape[-1]
+        neighbours = F.unfold(similarity, kernel_size, padding=kernel_size // 2)
         neighbours = F.pad(neighbours.unflatten(2, (height, width)), (0, 0, 0, 0, 0, 1), value=1.0)
         neighbours = neighbours.contiguous(memory_format=torch.channels_last)
         assert similarity_conv.bias is not None
-        basis = torch.cat(
-            [similarity_conv.weight.flatten(1), similarity_conv.bias[:, None]], dim=1
-        )  # (channels, k^2 + 1)
+        # (channels, k * k + 1)
+        basis = torch.cat([similarity_conv.weight.flatten(1), similarity_conv.bias[:, None]], dim=1)
         hidden_states = _conv_1x1(neighbours, basis)
 
         branches = []
-        for conv, norm, relu in self.branches:
-            weight = torch.einsum("ocyx,ct->otyx", conv.weight, basis)
-            branches.append(relu(norm(_dilated_conv(neighbours, weight, conv.dilation[0]))))
+        for branch in self.branches:
+            weight = torch.einsum("ocyx,ct->otyx", branch.weight, basis)
+            branches.append(branch.norm_relu(_dilated_conv(neighbours, weight, branch.dilation)))
         # The pooled branch is the same everywhere: its share of the projection is added once.
-        project, norm, relu = self.project
         pooled = self.image_pooling(hidden_states.mean((2, 3), keepdim=True))
-        everywhere, constant = project.weight.flatten(1).split([4 * pooled.shape[1], pooled.shape[1]], dim=1)
-        projected = _conv_1x1(torch.cat(branches, dim=1), everywhere) + _conv_1x1(pooled, constant)
-        return hidden_states + relu(norm(projected))
+        channels = pooled.shape[1]
+        of_branches, of_pooled = self.project.weight.flatten(1).split([4 * channels, channels], dim=1)
+        projected = _conv_1x1(torch.cat(branches, dim=1), of_branches) + _conv_1x1(pooled, of_pooled)
+        return hidden_states + self.project.norm_relu(projected)
 
 
 class Co2SClassAttention(nn.Module):
@@ -150,22 +164,22 @@ class Co2SUpsample(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, skip_channels: int):
         super().__init__()
         self.upsample = nn.ConvTranspose2d(in_channels, in_channels - skip_channels, kernel_size=2, stride=2)
-        self.conv1 = _conv_norm_relu(in_channels, out_channels, 3)
-        self.conv2 = _conv_norm_relu(out_channels, out_channels, 3)
+        self.conv1 = Co2SConvNormReLU(in_channels, out_channels, 3)
+        self.conv2 = Co2SConvNormReLU(out_channels, out_channels, 3)
 
     def forward(self, hidden_states: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         height, width = hidden_states.shape[-2:]
-        conv, norm, relu = self.conv1
-        of_classes, of_skip = conv.weight.split([self.upsample.out_channels, skip.shape[1]], dim=1)
+        of_classes, of_skip = self.conv1.weight.split([self.upsample.out_channels, skip.shape[1]], dim=1)
         skip = F.interpolate(skip, (2 * height, 2 * width), mode="bilinear", align_corners=True)
         # The bias of the transposed convolution is a constant that ends where the image does.
+        assert self.upsample.bias is not None
         bias = self.upsample.bias[None, :, None, None].expand(1, -1, 2 * height, 2 * width)
         of_skip = F.conv2d(skip, of_skip, padding=1) + F.conv2d(bias, of_classes, padding=1)
 
         doubled = self._double(hidden_states, of_classes)
         # (batch * classes, channels, h, w) -> (batch, classes, channels, h, w): one skip for all classes of an image
         doubled = doubled.unflatten(0, (skip.shape[0], -1)) + of_skip[:, None]
-        return self.conv2(relu(norm(doubled.flatten(0, 1))))
+        return self.conv2(self.conv1.norm_relu(doubled.flatten(0, 1)))
 
     def _double(self, hidden_states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """conv1(upsample(x)) without the bias, `weight` the share of conv1: (out, upsampled, 3, 3)."""
@@ -179,7 +193,7 @@ class Co2SUpsample(nn.Module):
             # floor((a + y) / 2) is -1, 0 or 1; the two by two pixels of phase a begin at a - 1
             kernel[a, b, :, :, (a + y) // 2 - a + 1, (b + x) // 2 - b + 1] += part
         phases = F.conv2d(hidden_states, kernel.flatten(0, 2), padding=1).unflatten(1, (2, 2, out_channels))
-        # (batch, 2, 2, channels, h + 1, w + 1) -> (batch, channels, 2 h, 2 w); unbinding costs less backward than slices
+        # (batch, 2, 2, channels, h + 1, w + 1) -> (batch, channels, 2 h, 2 w); unbound, as slices cost more backward
         rows = [
             torch.stack([of_ab[..., a : a + height, b : b + width] for b, of_ab in enumerate(of_a.unbind(1))], dim=-1)
             for a, of_a in enumerate(phases.unbind(1))

@@ -49,11 +49,11 @@ class Calibrators:
         self.tokens = torch.randn(TOKENS, 1, shape["hidden_size"], device=device)
 
     @torch.no_grad()
-    def C(self) -> None:  # noqa: N802: the name it has in the documents
+    def C(self) -> None:
         """Forward."""
         self.encoder.eval()(self.tokens)
 
-    def D(self) -> None:  # noqa: N802
+    def D(self) -> None:
         """Forward and backward."""
         self.encoder.train().zero_grad(set_to_none=True)
         self.encoder(self.tokens).sum().backward()
