@@ -56,7 +56,7 @@ def read(path):
         return dataset.read()
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     window=st.integers(8, 24),
