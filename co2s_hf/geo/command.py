@@ -72,6 +72,7 @@ class _Job:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    arguments.resumes = arguments.resume or arguments.shard is not None
     jobs = _jobs(arguments.inputs, arguments.output)
     for name in ("batch_size", "band_px", "max_memory"):
         value = getattr(arguments, name)

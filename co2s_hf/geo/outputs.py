@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,11 @@ def _write_areas(
         writer.writerows(rows)
     content: dict[str, Any] = {"method": ground.method, "gsd_m": ground.gsd_m, "classes": rows}
     if summary is not None:
-        content["polygons"] = asdict(summary)
+        left_out = {
+            areas[class_id].name: {"polygons": count, "area_m2": area}
+            for class_id, (count, area) in sorted(summary.left_out.items())
+        }
+        content["polygons"] = {"written": summary.written, "left_out": left_out}
     values.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return {".areas.csv": table, ".areas.json": values}
 

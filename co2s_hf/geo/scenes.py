@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .windows import LAYER_STEPS, NODATA
 
-GDAL_CACHE_BYTES = 64 << 20
+GDAL_CACHE_BYTES = 32 << 20
 COG_BLOCK_PX = 512
 
 Colour = tuple[int, int, int]

@@ -43,12 +43,17 @@ def main(side, folder):
         process = multiprocessing.get_context("spawn").Process(target=draw_scene, args=(path, side))
         process.start()
         process.join()
-    model, start = PixelModel(window_px=256).eval(), time.perf_counter()
+    model = PixelModel(window_px=256).eval()
+    start, computed = time.perf_counter(), time.process_time()
     with rasterio.open(path) as dataset:
         predict_scene(dataset, model, pixel_processor(), folder, f"map_{side}", progress=True, force=True)
-    seconds = time.perf_counter() - start
+    seconds, computed = time.perf_counter() - start, time.process_time() - computed
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{side} px: {peak:.0f} MB at most, {side * side / 1e6 / seconds:.2f} MP/s ({seconds:.0f} s, all files)")
+    megapixels = side * side / 1e6
+    print(
+        f"{side} px: {peak:.0f} MB at most, {megapixels / seconds:.2f} MP/s ({seconds:.0f} s, all files), "
+        f"{megapixels / computed:.2f} MP for each second that a core computed"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A scene through a model: one map, however it is cut, shared out or interrupted."""
 
+import csv
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from rio_cogeo import cog_validate
 
 from co2s_hf.geo.maps import is_finished, predict_scene
 from co2s_hf.geo.outputs import ENDINGS
+from co2s_hf.geo.polygons import PolygonSettings
 from co2s_hf.geo.predict import PredictSettings, ScenePrediction
 from co2s_hf.geo.scenes import SceneError, SceneReader, opened
 from co2s_hf.geo.windows import NODATA
@@ -54,7 +56,7 @@ def read(path):
         return dataset.read()
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     window=st.integers(8, 24),
@@ -111,6 +113,25 @@ def test_the_files_of_a_map(write_scene, tmp_path):
         shares = made.read()
         np.testing.assert_array_equal(np.take_along_axis(shares, classes[None], 0)[0], confidence)
         assert np.abs(shares.sum(axis=0, dtype=int) - 250).max() <= 2
+
+
+def test_areas_are_written_with_what_polygons_leave_out(write_scene, tmp_path):
+    pixels = np.full((3, 20, 20), 10, np.uint8)
+    pixels[0] = 200
+    pixels[:2, 3, 3] = pixels[:2, 10, 5] = pixels[:2, 11, 5] = (10, 200)  # 4 m2 and 8 m2 of road
+    done = predicted(write_scene(pixels=pixels), tmp_path / "out", polygons=PolygonSettings(min_area_m2=5))
+    content = json.loads(done.files[".areas.json"].read_text())
+    assert content["polygons"] == {"written": 2, "left_out": {"road": {"polygons": 1, "area_m2": 4.0}}}
+    with open(done.files[".areas.csv"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["water", "road", "tree"] and [row["pixels"] for row in rows] == [
+        "397",
+        "3",
+        "0",
+    ]
+    assert (
+        float(rows[0]["area_m2"]) == 1588 and float(rows[1]["area_ha"]) == 0.0012 and float(rows[1]["share"]) == 3 / 400
+    )
 
 
 def test_confidence_and_disagreement_by_hand(write_scene, tmp_path):
