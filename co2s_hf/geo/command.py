@@ -1,7 +1,6 @@
-"""The `co2s predict` command: scenes in, maps out."""
+"""The commands of this folder: `co2s predict`, scenes in, maps out; `suggest` and `evaluate-map` are next door."""
 
 import argparse
-import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,23 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 from .areas import ground_areas
 from .domain import domain_differences
+from .evaluate_command import add_evaluate_map
+from .inputs import DTYPES, load_model, scene_paths
 from .maps import is_finished, predict_scene
 from .outputs import ENDINGS, SceneMap, refuse_existing
 from .polygons import PolygonSettings
 from .predict import PredictSettings
 from .scenes import Grid, SceneError, SceneReader, choose_bands, opened
+from .suggest_command import add_suggest
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-SUFFIXES = (".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg", ".jp2", ".img")
-"""What is taken for a scene in a folder, compared in lower case; elsewhere GDAL decides."""
-
-DTYPES = ("float32", "bfloat16", "float16")
-
 
 def add_commands(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `predict` to the `co2s` command."""
+    """Add `predict`, `suggest` and `evaluate-map` to the `co2s` command."""
+    _add_predict(commands)
+    add_suggest(commands)
+    add_evaluate_map(commands)
+
+
+def _add_predict(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     predict = commands.add_parser("predict", help="map the land cover of scenes of any size")
     predict.add_argument("inputs", nargs="+", metavar="INPUT", help="scenes, folders or globs; whatever GDAL opens")
     predict.add_argument("--model", required=True, help="folder or Hub id")
@@ -86,7 +89,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not joins:
         for job in jobs:
             refuse_existing(arguments.output, job.stem, force=arguments.force)
-    model, processor = _load(arguments)
+    model, processor = load_model(arguments.model, arguments.device, arguments.dtype)
     for job in jobs:  # all of them before the first one is predicted
         with _scene(job, arguments, model) as (dataset, gsd_m):
             _check(job, dataset, gsd_m, model, arguments)
@@ -133,8 +136,7 @@ def _settings(arguments: argparse.Namespace) -> PredictSettings:
 
 def _jobs(inputs: Sequence[str], output: Path) -> list[_Job]:
     """The scenes, each once; refuses two maps of one name, and maps in the place of scenes."""
-    paths = list(dict.fromkeys(path for one in inputs for path in _expanded(one)))
-    jobs = [_Job(path, Path(path).stem) for path in paths]
+    jobs = [_Job(path, Path(path).stem) for path in scene_paths(inputs)]
     stems: dict[str, str] = {}
     for job in jobs:
         if job.stem in stems:
@@ -152,31 +154,6 @@ def _jobs(inputs: Sequence[str], output: Path) -> list[_Job]:
                     f"The map of {job.path} would replace the scene {scenes[path]}. Name another --output."
                 )
     return jobs
-
-
-def _expanded(one: str) -> list[str]:
-    if "://" in one or one.startswith("/vsi"):
-        return [one]
-    if os.path.isdir(one):
-        names = sorted(name for name in os.listdir(one) if name.lower().endswith(SUFFIXES))
-        made = tuple(ending for ending in ENDINGS if ending != ".png")
-        found = [os.path.join(one, name) for name in names if not name.endswith(made) and name[0] != "."]
-    elif os.path.exists(one) or not glob.has_magic(one):
-        return [one]
-    else:
-        found = sorted(glob.glob(one, recursive=True))
-    if not found:
-        raise SceneError(f"{one} holds no scene; expected files that end in {', '.join(SUFFIXES)}.")
-    return found
-
-
-def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-
-    model = AutoModelForSemanticSegmentation.from_pretrained(arguments.model, dtype=getattr(torch, arguments.dtype))
-    device = arguments.device or (f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
-    return model.eval().to(device), AutoImageProcessor.from_pretrained(arguments.model)
 
 
 @contextmanager

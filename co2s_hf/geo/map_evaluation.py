@@ -1,0 +1,212 @@
+"""A class map against a reference: block by block for polygons and rasters, point by point for a sample."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from .accuracy import ClassScores, SampleEstimates, sample_estimates
+from .areas import ClassArea, class_areas, ground_areas
+from .boundaries import BoundaryCounts
+from .references import Reference, SamplePoints
+from .scenes import Grid, SceneError, opened
+from .windows import NODATA
+
+BLOCK_PX = 1024
+MAX_BOUNDARY_PX = 256
+
+
+class ClassMap:
+    """An open raster of class ids.
+
+    Args:
+        dataset: an open rasterio dataset with one band.
+        path: where it is, for errors.
+        classes: names in the order of the ids; None: the map says.
+
+    Raises:
+        SceneError: it is no class map.
+
+    Attributes:
+        grid: of its pixels.
+        classes: names.
+    """
+
+    def __init__(self, dataset: Any, path: str, classes: Sequence[str] | None = None) -> None:
+        """Look at what the dataset says."""
+        if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
+            raise SceneError(
+                f"{path} has {dataset.count} band{'s' if dataset.count > 1 else ''} of {dataset.dtypes[0]}; expected a "
+                "class map with one band of whole numbers, such as STEM.classes.tif of `co2s predict`."
+            )
+        named = json.loads(dataset.tags().get("classes", "null"))
+        if classes is None and named is None:
+            raise SceneError(f"{path} does not name its classes. Name them in the order of their ids with --classes.")
+        self.dataset, self.path, self.grid = dataset, path, Grid.of(dataset)
+        self.classes: list[str] = list(classes or named)
+        if not 2 <= len(self.classes) <= NODATA:
+            raise SceneError(f"{path} has {len(self.classes)} classes; expected 2 to {NODATA}.")
+
+    def read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
+        """Class ids of a rectangle, 255 where there is no data."""
+        values = self.dataset.read(1, window=((rows.start, rows.stop), (columns.start, columns.stop)))
+        empty = values == NODATA
+        if self.dataset.nodata is not None:
+            empty |= values == self.dataset.nodata
+        strays = values[~empty & ((values < 0) | (values >= len(self.classes)))]
+        if len(strays):
+            raise SceneError(
+                f"{self.path} holds {strays[0]}, but has {len(self.classes)} classes ({', '.join(self.classes)}). Name "
+                "all of them, in the order of their ids, with --classes."
+            )
+        return np.where(empty, NODATA, values).astype(np.uint8)
+
+    def blocks(self, block_px: int = BLOCK_PX) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+        """(top, left, class ids), from the left to the right and the top to the bottom."""
+        for rows in _steps(self.grid.height, block_px):
+            for columns in _steps(self.grid.width, block_px):
+                yield rows.start, columns.start, self.read(rows, columns)
+
+
+@contextmanager
+def class_map(path: str, classes: Sequence[str] | None = None) -> Iterator[ClassMap]:
+    """Open a class map; see `ClassMap`."""
+    with opened(path) as dataset:
+        yield ClassMap(dataset, path, classes)
+
+
+def _steps(size: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A map against a reference, over all pixels where both say something.
+
+    Attributes:
+        scores: of each class.
+        boundaries: what lies near outlines.
+        data: pixels of the map that hold data.
+    """
+
+    scores: ClassScores
+    boundaries: BoundaryCounts
+    data: int
+
+
+def compare(
+    the_map: ClassMap, reference: Reference, boundary_px: int, *, block_px: int = BLOCK_PX, progress: bool = False
+) -> Comparison:
+    """Count pixels of (class of the map, class of the reference); memory holds one block of `block_px`.
+
+    Args:
+        the_map: open.
+        reference: on its grid.
+        boundary_px: width of the band for the boundary IoU.
+        block_px: does not change the result.
+        progress: show a bar.
+
+    Raises:
+        SceneError: map and reference have no pixel in common.
+    """
+    if not 1 <= boundary_px <= MAX_BOUNDARY_PX:
+        raise SceneError(f"The boundary width is {boundary_px} px; expected 1 to {MAX_BOUNDARY_PX}.")
+    size = len(the_map.classes)
+    grid, counts, data = the_map.grid, np.zeros((size, size), np.int64), 0
+    boundaries = BoundaryCounts(size, boundary_px)
+    with tqdm(total=grid.height * grid.width, unit="MP", unit_scale=1e-6, disable=not progress, leave=False) as bar:
+        for rows in _steps(grid.height, block_px):
+            for columns in _steps(grid.width, block_px):
+                around = _widened(rows, boundary_px, grid.height), _widened(columns, boundary_px, grid.width)
+                inner = _inside(rows, around[0]), _inside(columns, around[1])
+                mapped, truth = the_map.read(*around), reference.read(*around, inner)
+                counts += confusion(mapped[inner], truth[inner], size)
+                data += int((mapped[inner] != NODATA).sum())
+                boundaries.add(mapped, truth, inner)
+                bar.update(mapped[inner].size)
+    if not counts.any():
+        raise SceneError(
+            f"{the_map.path} and the {reference.kind} have no pixel in common where both say a class; expected a "
+            "reference of the place that the map shows."
+        )
+    return Comparison(ClassScores(counts), boundaries, data)
+
+
+def _widened(pixels: slice, by: int, size: int) -> slice:
+    return slice(max(0, pixels.start - by), min(size, pixels.stop + by))
+
+
+def _inside(pixels: slice, around: slice) -> slice:
+    return slice(pixels.start - around.start, pixels.stop - around.start)
+
+
+def confusion(mapped: NDArray[np.uint8], reference: NDArray[np.uint8], size: int) -> NDArray[np.int64]:
+    """(size, size) counts, rows = map, columns = reference; where one is 255 nothing is counted."""
+    known = (mapped != NODATA) & (reference != NODATA)
+    pairs = mapped[known].astype(np.int64) * size + reference[known]
+    return np.bincount(pairs, minlength=size * size).reshape(size, size).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SampleAssessment:
+    """A map against a sample of points.
+
+    Attributes:
+        counts: (N, N) points, rows = map, columns = reference.
+        areas: of each class in the map.
+        estimates: for the whole map.
+        outside: points that lie off the map or its data, or are to be ignored.
+    """
+
+    counts: NDArray[np.int64]
+    areas: list[ClassArea]
+    estimates: SampleEstimates
+    outside: int
+
+
+def assess(the_map: ClassMap, points: SamplePoints, *, block_px: int = BLOCK_PX) -> SampleAssessment:
+    """Estimate accuracies and areas from a sample; see `co2s_hf.geo.accuracy.sample_estimates`.
+
+    Raises:
+        SceneError: no point lies where the map holds data.
+    """
+    mapped = _at_points(the_map, points)
+    size = len(the_map.classes)
+    counts = confusion(mapped, points.class_ids, size)
+    if not counts.any():
+        raise SceneError(f"No point of the sample lies where {the_map.path} holds data; expected points on the map.")
+    areas = class_areas(the_map.blocks(block_px), the_map.classes, ground_areas(the_map.grid))
+    mapped_areas = [area.pixels if area.area_m2 is None else area.area_m2 for area in areas]
+    outside = points.outside + int((mapped == NODATA).sum())
+    return SampleAssessment(counts, areas, sample_estimates(counts, np.array(mapped_areas)), outside)
+
+
+def _at_points(the_map: ClassMap, points: SamplePoints, block_px: int = 512) -> NDArray[np.uint8]:
+    """The map's classes at points; each block that holds some is read once."""
+    found = np.full(len(points.rows), NODATA, np.uint8)
+    corners = np.stack([points.rows // block_px, points.columns // block_px], axis=1)
+    for row, column in np.unique(corners, axis=0).tolist():
+        here = (corners == (row, column)).all(axis=1)
+        top, left = row * block_px, column * block_px
+        rows = slice(top, min(top + block_px, the_map.grid.height))
+        block = the_map.read(rows, slice(left, min(left + block_px, the_map.grid.width)))
+        found[here] = block[points.rows[here] - top, points.columns[here] - left]
+    return found
+
+
+__all__ = [
+    "BLOCK_PX",
+    "ClassMap",
+    "Comparison",
+    "MAX_BOUNDARY_PX",
+    "SampleAssessment",
+    "assess",
+    "class_map",
+    "compare",
+    "confusion",
+]

@@ -1,0 +1,289 @@
+"""What a map is compared with: polygons, another raster, or a sample of points, on the grid of the map."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .scenes import Grid, SceneError, opened, refusals
+from .vectors import WGS84, Features, layers_of, on_grid, points_at, points_of, read_features
+from .windows import NODATA
+
+IGNORE = "ignore"
+"""What a class is renamed to if it is not to be compared."""
+
+
+@dataclass(frozen=True)
+class ClassLookup:
+    """From the classes of a reference to those of a map.
+
+    Attributes:
+        classes: names, in the order of their ids.
+        rename: name or id in the reference -> name or id in the map, or `ignore`.
+    """
+
+    classes: Sequence[str]
+    rename: Mapping[str, str]
+
+    def ids(self, values: NDArray[Any], source: str) -> NDArray[np.uint8]:
+        """Class ids of names (compared without regard to case) or of ids; 255 for what is to be ignored.
+
+        Raises:
+            SceneError: a class that the map does not know; `source` is named.
+        """
+        found, places = np.unique([_text(value) for value in values.tolist()], return_inverse=True)
+        ids = [self._id(text) for text in found.tolist()]
+        unknown = [text or "(empty)" for text, one in zip(found.tolist(), ids, strict=True) if one is None]
+        if unknown:
+            raise SceneError(
+                f"{source} has {', '.join(unknown[:6])}{' …' if len(unknown) > 6 else ''}; expected "
+                f"{', '.join(self.classes)}, or ids 0 to {len(self.classes) - 1}. Say what they are with --rename "
+                f"{unknown[0]}=CLASS, or leave them out with --rename {unknown[0]}={IGNORE}."
+            )
+        return np.array(ids, np.uint8)[places]
+
+    def _id(self, text: str) -> int | None:
+        renamed = {key.lower(): value for key, value in self.rename.items()}.get(text.lower() or "(empty)")
+        if renamed == IGNORE:
+            return NODATA
+        text = text if renamed is None else renamed
+        names = [name.lower() for name in self.classes]
+        if text.lower() in names:
+            return names.index(text.lower())
+        return int(text) if text.isdecimal() and int(text) < len(names) else None
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # a missing value, also of numbers
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+class Reference(Protocol):
+    """True classes on the grid of a map."""
+
+    kind: str
+
+    def read(self, rows: slice, columns: slice, inner: tuple[slice, slice]) -> NDArray[np.uint8]:
+        """Class ids of a rectangle, 255 where nothing is known; `inner` is the part that no other call reads."""
+        ...
+
+
+class ReferencePolygons:
+    """Polygons with a class; a pixel has that of the polygon that holds its centre, none where two classes do.
+
+    All polygons are in memory; their pixels are made block by block.
+
+    Attributes:
+        contested: pixels that polygons of two classes hold, among all that were read.
+    """
+
+    kind = "polygons"
+
+    def __init__(self, features: Features, grid: Grid, name: str, lookup: ClassLookup) -> None:
+        """Place the polygons on the grid."""
+        import shapely
+
+        assert features.values is not None
+        self._ids = lookup.ids(features.values, features.path)
+        self._polygons = on_grid(features, grid, name)
+        self._tree = shapely.STRtree(self._polygons)
+        self.contested = 0
+        if not len(self._tree.query(shapely.box(0, 0, grid.width, grid.height))):
+            raise SceneError(f"{features.path} and {name} do not overlap; expected polygons on the map.")
+
+    def read(self, rows: slice, columns: slice, inner: tuple[slice, slice]) -> NDArray[np.uint8]:
+        """See `Reference.read`."""
+        import shapely
+        from rasterio.features import rasterize
+        from rasterio.transform import Affine
+
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        found, holders = np.full(shape, NODATA, np.uint8), np.zeros(shape, np.uint8)
+        hits = self._tree.query(shapely.box(columns.start, rows.start, columns.stop, rows.stop))
+        hits = hits[self._ids[hits] != NODATA]
+        place = Affine.translation(columns.start, rows.start)
+        for class_id in np.unique(self._ids[hits]).tolist():
+            shapes = self._polygons[hits[self._ids[hits] == class_id]]
+            mask = rasterize(shapes, out_shape=shape, transform=place, dtype="uint8") != 0
+            found[mask] = class_id
+            holders += mask
+        self.contested += int((holders[inner] > 1).sum())
+        found[holders > 1] = NODATA
+        return found
+
+
+class ReferenceRaster:
+    """Classes of another raster, at the centres of the map's pixels: the nearest pixel, reprojected if need be."""
+
+    kind = "raster"
+
+    def __init__(self, dataset: Any, path: str, band: int, lookup: ClassLookup) -> None:
+        """Remember the dataset, on the grid of the map."""
+        self._dataset, self._path, self._band, self._lookup = dataset, path, band, lookup
+        # A map of this package says what its ids are called.
+        self._names: list[str] | None = json.loads(dataset.tags().get("classes", "null"))
+
+    def read(self, rows: slice, columns: slice, inner: tuple[slice, slice]) -> NDArray[np.uint8]:
+        """See `Reference.read`."""
+        window = ((rows.start, rows.stop), (columns.start, columns.stop))
+        with refusals(self._path):
+            values = self._dataset.read(self._band, window=window)
+            known = self._dataset.dataset_mask(window=window) != 0
+        known &= values != NODATA
+        if values.dtype.kind == "f":
+            known &= np.isfinite(values)
+        found = np.full(values.shape, NODATA, np.uint8)
+        held, places = np.unique(values[known], return_inverse=True)
+        if len(held) and not (held == np.round(held)).all():
+            raise SceneError(f"{self._path} holds {held[held != np.round(held)][0]}; expected whole ids of classes.")
+        found[known] = self._lookup.ids(np.array([self._name(value) for value in held.tolist()]), self._path)[places]
+        return found
+
+    def _name(self, value: float) -> str:
+        known = self._names is not None and 0 <= value < len(self._names)
+        return self._names[int(value)] if known and self._names is not None else str(int(value))
+
+
+@contextmanager
+def reference_raster(
+    path: str, grid: Grid, name: str, lookup: ClassLookup, band: int | None = None
+) -> Iterator[ReferenceRaster]:
+    """Open a raster of classes on the grid of a map.
+
+    Args:
+        path: the raster.
+        grid: of the map.
+        name: of the map, for errors.
+        lookup: of its classes.
+        band: counted from 1; None where there is one only.
+
+    Raises:
+        SceneError: which band is open, one of both has no CRS, or they do not overlap.
+    """
+    with opened(path) as dataset:
+        if (band is None and dataset.count != 1) or (band is not None and not 1 <= band <= dataset.count):
+            raise SceneError(
+                f"{path} has {dataset.count} bands; expected one of classes"
+                f"{', or its number in --reference_band' if band is None else f', not number {band}'}."
+            )
+        own = Grid.of(dataset)
+        if own == grid:
+            yield ReferenceRaster(dataset, path, band or 1, lookup)
+            return
+        if own.crs is None or grid.crs is None:
+            raise SceneError(
+                f"{path} ({own.height} x {own.width} px{'' if own.crs else ', no CRS'}) and {name} ({grid.height} x "
+                f"{grid.width} px{'' if grid.crs else ', no CRS'}) have other grids, and a CRS is missing; expected "
+                "equal grids, or a CRS in both. Give it to them, for example with `rio edit-info --crs`."
+            )
+        from rasterio.enums import Resampling
+        from rasterio.transform import Affine
+        from rasterio.vrt import WarpedVRT
+
+        # Outside of the reference a pixel without a nodata value is 0, which is a class: only alpha tells.
+        has_none = dataset.nodata is None and not any(kind.name == "alpha" for kind in dataset.colorinterp)
+        with refusals(path), WarpedVRT(
+            dataset,
+            crs=grid.crs,
+            transform=Affine(*grid.transform),
+            height=grid.height,
+            width=grid.width,
+            resampling=Resampling.nearest,
+            add_alpha=has_none,
+        ) as warped:  # fmt: skip
+            yield ReferenceRaster(warped, path, band or 1, lookup)
+
+
+@dataclass(frozen=True)
+class SamplePoints:
+    """Points with true classes on the grid of a map.
+
+    Attributes:
+        rows, columns: (n,) of the pixels that hold them.
+        class_ids: (n,) true classes.
+        outside: how many more lie off the map, or are ignored.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    class_ids: NDArray[np.uint8]
+    outside: int
+
+
+def place_points(features: Features, grid: Grid, name: str, lookup: ClassLookup) -> SamplePoints:
+    """Find the pixels of points.
+
+    Raises:
+        SceneError: none of them lies on the map.
+    """
+    assert features.values is not None
+    ids = lookup.ids(features.values, features.path)
+    x, y = points_of(on_grid(features, grid, name)).T
+    inside = (x >= 0) & (x < grid.width) & (y >= 0) & (y < grid.height)
+    if not inside.any():
+        raise SceneError(f"{features.path} and {name} do not overlap; expected points on the map.")
+    kept = inside & (ids != NODATA)
+    rows, columns = np.floor(y[kept]).astype(np.int64), np.floor(x[kept]).astype(np.int64)
+    return SamplePoints(rows, columns, ids[kept], int((~kept).sum()))
+
+
+def read_reference_features(
+    path: str, grid: Grid, *, field: str | None = None, layer: str | None = None, crs: str | None = None
+) -> Features | None:
+    """Points or polygons of a file, with their classes; None for a file that holds no features.
+
+    A CSV has a column with the class and `x` and `y` in the CRS of the map, or in `crs`, or `lon` and `lat` in degrees.
+
+    Raises:
+        SceneError: see `co2s_hf.geo.vectors.read_features`.
+    """
+    if path.lower().endswith(".csv"):
+        return _read_table(path, grid, field, crs)
+    if not layers_of(path):
+        return None
+    return read_features(path, classes=True, field=field, layer=layer, crs=crs)
+
+
+def _read_table(path: str, grid: Grid, field: str | None, crs: str | None) -> Features:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        lines = list(csv.DictReader(file))
+    names = {} if not lines else {str(name).strip().lower(): name for name in lines[0]}
+    wanted = field or next((name for name in ("class", "class_id") if name in names), "class")
+    for x, y, system in (("x", "y", crs or grid.crs), ("lon", "lat", WGS84), ("longitude", "latitude", WGS84)):
+        if x in names and y in names and wanted.lower() in names:
+            try:
+                points = points_at([float(line[names[x]]) for line in lines], [float(line[names[y]]) for line in lines])
+            except (TypeError, ValueError) as error:
+                raise SceneError(f"{path} has a coordinate that is no number ({error}).") from None
+            values = np.array([line[names[wanted.lower()]] for line in lines], dtype=object)
+            return Features(path, points, values, system)
+    raise SceneError(
+        f"{path} has the columns {', '.join(names) or '(none)'}; expected {wanted}, and x and y or lon and lat, and a "
+        "line for each point."
+    )
+
+
+def is_missing(path: str) -> bool:
+    """Whether a path names no file of this machine, and nothing that GDAL fetches from elsewhere."""
+    return not (path.startswith("/vsi") or "://" in path or Path(path).exists())
+
+
+__all__ = [
+    "ClassLookup",
+    "IGNORE",
+    "Reference",
+    "ReferencePolygons",
+    "ReferenceRaster",
+    "SamplePoints",
+    "is_missing",
+    "place_points",
+    "read_reference_features",
+    "reference_raster",
+]
