@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .scenes import SceneError
-from .vectors import Features, layers_of, on_grid, overlapping, read_features
+from .vectors import Features, covered, layers_of, on_grid, read_features
 
 if TYPE_CHECKING:
     from .suggest import Tile
 
+LEAST_COVERED = 0.01  # of a tile: outlines that were reprojected reach a little into their neighbours
 COLUMNS = ("file", "row", "column", "height", "width")
 
 
@@ -77,7 +78,7 @@ class Labelled:
                     ) from None
 
     def among(self, tiles: "Sequence[Tile]") -> NDArray[np.bool_]:
-        """(n,) which tiles of one scene have labels, on any of their pixels."""
+        """(n,) which tiles of one scene have labels: any of their pixels, or 1 % of them under polygons."""
         path, grid = tiles[0].path, tiles[0].grid
         if Path(path).stem in self.stems:
             return np.ones(len(tiles), np.bool_)
@@ -88,7 +89,7 @@ class Labelled:
                 inside = (boxes[:, 0] < right) & (boxes[:, 2] > left)
                 found |= inside & (boxes[:, 1] < bottom) & (boxes[:, 3] > top)
         for features in self.polygons:
-            found |= overlapping(on_grid(features, grid, path), boxes.astype(np.float64))
+            found |= covered(on_grid(features, grid, path), boxes.astype(np.float64)) >= LEAST_COVERED
         return found
 
 

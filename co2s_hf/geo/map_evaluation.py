@@ -19,6 +19,7 @@ from .windows import NODATA
 
 BLOCK_PX = 1024
 MAX_BOUNDARY_PX = 256
+BAR = "comparing: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 class ClassMap:
@@ -119,7 +120,7 @@ def compare(
     size = len(the_map.classes)
     grid, counts, data = the_map.grid, np.zeros((size, size), np.int64), 0
     boundaries = BoundaryCounts(size, boundary_px)
-    with tqdm(total=grid.height * grid.width, unit="MP", unit_scale=1e-6, disable=not progress, leave=False) as bar:
+    with tqdm(total=grid.height * grid.width, bar_format=BAR, disable=not progress, leave=False) as bar:
         for rows in _steps(grid.height, block_px):
             for columns in _steps(grid.width, block_px):
                 around = _widened(rows, boundary_px, grid.height), _widened(columns, boundary_px, grid.width)

@@ -124,11 +124,9 @@ class ReferenceRaster:
 
     kind = "raster"
 
-    def __init__(self, dataset: Any, path: str, band: int, lookup: ClassLookup) -> None:
-        """Remember the dataset, on the grid of the map."""
-        self._dataset, self._path, self._band, self._lookup = dataset, path, band, lookup
-        # A map of this package says what its ids are called.
-        self._names: list[str] | None = json.loads(dataset.tags().get("classes", "null"))
+    def __init__(self, dataset: Any, path: str, band: int, names: list[str] | None, lookup: ClassLookup) -> None:
+        """Remember the dataset, on the grid of the map, and what its ids are called if it says so."""
+        self._dataset, self._path, self._band, self._names, self._lookup = dataset, path, band, names, lookup
 
     def read(self, rows: slice, columns: slice, inner: tuple[slice, slice]) -> NDArray[np.uint8]:
         """See `Reference.read`."""
@@ -173,9 +171,10 @@ def reference_raster(
                 f"{path} has {dataset.count} bands; expected one of classes"
                 f"{', or its number in --reference_band' if band is None else f', not number {band}'}."
             )
+        names = json.loads(dataset.tags().get("classes", "null"))  # a map of this package says what ids are called
         own = Grid.of(dataset)
         if own == grid:
-            yield ReferenceRaster(dataset, path, band or 1, lookup)
+            yield ReferenceRaster(dataset, path, band or 1, names, lookup)
             return
         if own.crs is None or grid.crs is None:
             raise SceneError(
@@ -198,7 +197,7 @@ def reference_raster(
             resampling=Resampling.nearest,
             add_alpha=has_none,
         ) as warped:  # fmt: skip
-            yield ReferenceRaster(warped, path, band or 1, lookup)
+            yield ReferenceRaster(warped, path, band or 1, names, lookup)
 
 
 @dataclass(frozen=True)

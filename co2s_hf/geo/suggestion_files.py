@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .quicklook import class_colours, stretched
 from .ranking import disagreement_by_class
-from .suggest import StudentTiles, Suggestion, SuggestSettings, TileData, read_tiles
+from .suggest import StudentTiles, Suggestion, SuggestSettings, read_tiles
 from .vectors import Footprint, write_footprints
 from .windows import NODATA
 
 TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "dino": "DINO"}
 MAX_PICTURES = 60
-SIDE_PX, GAP_PX, MARGIN_PX, TEXT_PX = 150, 4, 16, 18
-INK, PALE = (20, 20, 20), (120, 120, 120)
+SIDE_PX, GAP_PX, MARGIN_PX, TEXT_PX, SWATCH_PX, LINE_PX = 150, 4, 16, 18, 14, 22
+INK, PALE, WHITE = (20, 20, 20), (120, 120, 120), (255, 255, 255)
+LEAST_SCALE = 0.05  # the disagreement that is drawn brightest is at least this
 
 # From agreement to contradiction: dark to bright, in equal steps of lightness, for every kind of colour vision.
 HEAT = np.array([(13, 8, 60), (92, 20, 120), (180, 50, 90), (240, 120, 40), (252, 255, 164)], np.float64)
@@ -69,28 +69,24 @@ def write_sheet(path: Path, chosen: Sequence[Suggestion], students: StudentTiles
     columns = min(2, len(shown))
     lines = -(-len(shown) // columns)
     step_x, step_y = strip + 2 * MARGIN_PX, SIDE_PX + TEXT_PX + MARGIN_PX
-    legend = _legend(students.classes, columns * step_x - 2 * MARGIN_PX)
-    top = MARGIN_PX + TEXT_PX
-    sheet = Image.new("RGB", (columns * step_x, top + lines * step_y + legend.height + MARGIN_PX), (255, 255, 255))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    top, below = MARGIN_PX + TEXT_PX, _legend_lines(students.classes, columns * step_x - 2 * MARGIN_PX) * LINE_PX
+    sheet = Image.new("RGB", (columns * step_x, top + lines * step_y + below), WHITE)
+    draw, font = ImageDraw.Draw(sheet), _font()
     for column in range(columns):
         for place, title in enumerate(titles):
             x = MARGIN_PX + column * step_x + place * (SIDE_PX + GAP_PX)
             draw.text((x, MARGIN_PX - 6), title, fill=PALE, font=font)
-    for place, (one, data) in enumerate(zip(shown, _read_in_order(shown, students, settings), strict=True)):
+    pictures = [_pictures(one, students, settings) for one in shown]
+    brightest = max(LEAST_SCALE, float(np.nanpercentile(np.concatenate([one[-1].ravel() for one in pictures]), 99)))
+    for place, (one, picture) in enumerate(zip(shown, pictures, strict=True)):
         x, y = MARGIN_PX + place % columns * step_x, top + place // columns * step_y
         draw.text((x, y), _shortened(_caption(one, students.classes), font, strip), fill=INK, font=font)
-        for panel in _panels(data, students):
-            panel.thumbnail((SIDE_PX, SIDE_PX))
-            sheet.paste(panel, (x, y + TEXT_PX))
+        for panel in (*picture[:-1], _heat(picture[-1] / brightest)):
+            sheet.paste(Image.fromarray(panel), (x, y + TEXT_PX))
             x += SIDE_PX + GAP_PX
+    legend = _legend(students, brightest, columns * step_x - 2 * MARGIN_PX)
     sheet.paste(legend, (MARGIN_PX, top + lines * step_y))
     sheet.save(path, format="PNG")
-
-
-def _read_in_order(shown: Sequence[Suggestion], students: StudentTiles, settings: SuggestSettings) -> Any:
-    for one in shown:
-        yield from read_tiles([one.tile], students.model.config, settings)
 
 
 def _caption(one: Suggestion, classes: Sequence[str]) -> str:
@@ -107,50 +103,79 @@ def _shortened(text: str, font: Any, width: int) -> str:
     return text
 
 
-def _panels(data: TileData, students: StudentTiles) -> list[Image.Image]:
-    """Pictures of one tile, all of one size."""
+def _pictures(one: Suggestion, students: StudentTiles, settings: SuggestSettings) -> list[NDArray[Any]]:
+    """Small pictures of a tile: image and classes of each student (h, w, 3), disagreement (h, w), NaN without data."""
+    (data,) = read_tiles([one.tile], students.model.config, settings)
     probabilities, _ = students.probabilities([data])
     colours = np.full((NODATA + 1, 3), 255, np.uint8)
     colours[: len(students.classes)] = class_colours(students.classes)
-    maps = [torch.where(torch.from_numpy(data.valid), one.argmax(1)[0].cpu(), NODATA).numpy() for one in probabilities]
+    named = [np.where(data.valid, each.argmax(1)[0].cpu().numpy(), NODATA) for each in probabilities]
     disputed = disagreement_by_class(probabilities).sum(1)[0].cpu().numpy()
     names = [name.lower() for name in students.model.config.bands or ()]
     rgb = [names.index(name) for name in ("red", "green", "blue") if name in names]
     picture = stretched(data.pixels[rgb] if len(rgb) == 3 else data.pixels[:3], data.valid)
-    heat = np.where(data.valid[..., None], _heat(disputed), 255).astype(np.uint8)
-    grown = max(1, SIDE_PX // max(data.valid.shape))
-    size = (data.valid.shape[1] * grown, data.valid.shape[0] * grown)
-    panels = [picture, *(colours[one] for one in maps), heat]
-    return [Image.fromarray(one).resize(size, Image.Resampling.NEAREST) for one in panels]
+    height, width = data.valid.shape
+    factor = SIDE_PX / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+
+    def small(pixels: NDArray[Any], resampling: Image.Resampling) -> NDArray[Any]:
+        return np.asarray(Image.fromarray(pixels).resize(size, resampling))
+
+    smooth = Image.Resampling.BOX if factor < 1 else Image.Resampling.NEAREST
+    return [
+        small(picture, smooth),
+        *(small(colours[one], Image.Resampling.NEAREST) for one in named),
+        small(np.where(data.valid, disputed, np.float32(np.nan)), smooth),
+    ]
 
 
-def _heat(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Colours (…, 3) of values in [0, 1]."""
+def _heat(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Colours (…, 3) of values from 0 to 1 and above; white for NaN."""
     steps = np.linspace(0, 1, len(HEAT))
-    return np.stack([np.interp(values, steps, HEAT[:, band]) for band in range(3)], axis=-1)
+    colours = np.stack([np.interp(values, steps, HEAT[:, band]) for band in range(3)], axis=-1)
+    return np.where(np.isnan(values)[..., None], 255, colours).astype(np.uint8)
 
 
-def _legend(classes: Sequence[str], width: int) -> Image.Image:
+def _legend_lines(classes: Sequence[str], width: int) -> int:
+    return _legend_places(classes, width)[-1][1] // LINE_PX + 2
+
+
+def _legend_places(classes: Sequence[str], width: int) -> list[tuple[int, int]]:
+    """Where the classes stand in a legend of this width."""
+    places: list[tuple[int, int]] = []
+    x = y = 0
+    for name in classes:
+        needed = SWATCH_PX + 24 + int(_font().getlength(name))
+        if x and x + needed > width:
+            x, y = 0, y + LINE_PX
+        places.append((x, y))
+        x += needed
+    return places
+
+
+def _legend(students: StudentTiles, brightest: float, width: int) -> Image.Image:
     """Classes with their colours, and what the colours of the last picture mean."""
-    font, swatch = ImageFont.load_default(13), 14
-    widths = [swatch + 24 + int(font.getlength(name)) for name in classes]
-    places, x, line = [], 0, 0
-    for one in widths:
-        if x and x + one > width:
-            x, line = 0, line + 1
-        places.append((x, line * (swatch + 8)))
-        x += one
-    bottom = (line + 1) * (swatch + 8)
-    legend = Image.new("RGB", (width, bottom + swatch + 8), (255, 255, 255))
+    places, font = _legend_places(students.classes, width), _font()
+    y = places[-1][1] + LINE_PX
+    legend = Image.new("RGB", (width, y + LINE_PX), WHITE)
     draw = ImageDraw.Draw(legend)
-    for (x, y), name, colour in zip(places, classes, class_colours(classes), strict=True):
-        draw.rectangle((x, y, x + swatch, y + swatch), fill=colour, outline=PALE)
-        draw.text((x + swatch + 6, y - 1), name, fill=INK, font=font)
-    bar = _heat(np.tile(np.linspace(0, 1, 120), (swatch, 1))).astype(np.uint8)
-    draw.text((0, bottom - 1), "0", fill=INK, font=font)
-    legend.paste(Image.fromarray(bar), (14, bottom))
-    draw.text((140, bottom - 1), "1: each is sure of something else, or nothing is sure", fill=INK, font=font)
+    colours = class_colours(students.classes)
+    for (left, upper), name, colour in zip(places, students.classes, colours, strict=True):
+        draw.rectangle((left, upper, left + SWATCH_PX, upper + SWATCH_PX), fill=colour, outline=PALE)
+        draw.text((left + SWATCH_PX + 6, upper - 1), name, fill=INK, font=font)
+    draw.text((0, y - 1), "0", fill=INK, font=font)
+    legend.paste(Image.fromarray(_heat(np.tile(np.linspace(0, 1, 120), (SWATCH_PX, 1)))), (14, y))
+    meaning = (
+        "disagreement; 1 where each is sure of another class"
+        if len(students.fields) == 2
+        else "uncertainty; 1 where all classes are equal"
+    )
+    draw.text((140, y - 1), f"{brightest:.2g} and more: {meaning}", fill=INK, font=font)
     return legend
+
+
+def _font() -> Any:
+    return ImageFont.load_default(13)
 
 
 __all__ = ["MAX_PICTURES", "fields_of", "write_geopackage", "write_sheet", "write_table"]

@@ -158,17 +158,14 @@ def points_at(x: Sequence[float], y: Sequence[float]) -> NDArray[Any]:
     return points
 
 
-def overlapping(geometries: NDArray[Any], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,) whether boxes (n, 4) of x0, y0, x1, y1 share more than their border with any polygon."""
+def covered(geometries: NDArray[Any], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) share of boxes (n, 4) of x0, y0, x1, y1 that polygons cover; where they overlap it is counted twice."""
     import shapely
 
-    tree = shapely.STRtree(geometries)
     rectangles = shapely.box(*boxes.T)
-    found = np.zeros(len(boxes), np.bool_)
-    which, polygon = tree.query(rectangles, predicate="intersects")
-    touched = ~shapely.touches(rectangles[which], geometries[polygon])
-    found[which[touched]] = True
-    return found
+    which, polygon = shapely.STRtree(geometries).query(rectangles)
+    shared = shapely.area(shapely.intersection(rectangles[which], shapely.make_valid(geometries[polygon])))
+    return np.bincount(which, shared, minlength=len(boxes)) / shapely.area(rectangles)
 
 
 @dataclass(frozen=True)
@@ -254,9 +251,9 @@ __all__ = [
     "Features",
     "Footprint",
     "WGS84",
+    "covered",
     "layers_of",
     "on_grid",
-    "overlapping",
     "points_at",
     "points_of",
     "read_features",

@@ -1,0 +1,89 @@
+"""Features on the grid of a raster, and footprints as a file."""
+
+import json
+
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+
+from co2s_hf.geo.scenes import Grid, SceneError
+from co2s_hf.geo.vectors import Footprint, covered, layers_of, on_grid, points_of, read_features, write_footprints
+
+UTM = Grid(100, 200, (2, 0, 500_000, 0, -2, 5_000_000), "EPSG:32633")
+DEGREES = Grid(10, 10, (0.001, 0, 15, 0, -0.001, 45), "EPSG:4326")
+PIXELS = Grid(10, 10, (1, 0, 0, 0, 1, 0), None)
+
+
+@pytest.fixture
+def geojson(tmp_path):
+    """Writes geometries with properties; GeoJSON is in longitudes and latitudes."""
+
+    def write(*features, name="features.geojson"):
+        made = [
+            {"type": "Feature", "properties": values, "geometry": None if one is None else json.loads(one)}
+            for one, values in ((shapely.to_geojson(geometry), values) for geometry, values in features)
+        ]
+        (tmp_path / name).write_text(json.dumps({"type": "FeatureCollection", "features": made}))
+        return tmp_path / name
+
+    return write
+
+
+def test_features_in_pixels_of_another_crs(geojson):
+    # The central meridian of zone 33 is x = 500 km; one pixel of 2 m.
+    path = geojson((shapely.Point(15, 45), {"class": "a"}), (None, {"class": "b"}), (shapely.Point(15.001, 45), {}))
+    features = read_features(path, classes=True)
+    assert features.are_points and list(features.values) == ["a", None]
+    (x, y), (further, _) = points_of(on_grid(features, UTM, "map"))
+    assert x == pytest.approx(0, abs=1e-6) and further == pytest.approx(39.4, abs=0.1)  # 78.8 m per 0.001 degrees
+    northing = 5_000_000 - 2 * y
+    assert northing == pytest.approx(4_982_950, abs=2)
+
+
+def test_features_that_cannot_be_used(geojson, tmp_path):
+    square = shapely.box(0, 0, 1, 1)
+    path = geojson((square, {"kind": "a"}), (shapely.Point(0, 0), {"kind": "b"}))
+    with pytest.raises(SceneError, match="has the fields kind; expected class or class_id.*--reference_field"):
+        read_features(path, classes=True)
+    with pytest.raises(SceneError, match="expected other"):
+        read_features(path, classes=True, field="other")
+    with pytest.raises(SceneError, match="holds point, polygon; expected"):
+        read_features(path, classes=True, field="kind")
+    with pytest.raises(SceneError, match="has the layers features; expected x"):
+        read_features(path, classes=False, layer="x")
+    features = read_features(geojson((square, {"class": 1})), classes=True)
+    with pytest.raises(SceneError, match="scene.tif has no CRS and .*features.geojson has one"):
+        on_grid(features, PIXELS, "scene.tif")
+    (tmp_path / "no.tif").write_text("nothing")
+    assert layers_of(tmp_path / "no.tif") == layers_of(tmp_path / "missing") == []
+
+
+def test_how_much_polygons_cover():
+    boxes = np.array([(0, 0, 2, 2), (2, 0, 4, 2), (4, 0, 6, 2)], np.float64)
+    found = covered(np.array([shapely.box(1, 0, 2, 2), shapely.box(1.9, 0, 2.1, 2)]), boxes)
+    np.testing.assert_allclose(found, [0.55, 0.05, 0])
+
+
+def footprint(grid, rank):
+    return Footprint(grid, slice(0, 10), slice(5, 10), {"rank": rank, "file": "a.tif", "score": 0.5})
+
+
+def test_footprints_keep_a_common_crs(tmp_path):
+    write_footprints(tmp_path / "f.gpkg", "tiles", [footprint(UTM, 1), footprint(UTM, 2)])
+    features = read_features(tmp_path / "f.gpkg", classes=True, field="rank")
+    assert features.crs == "EPSG:32633" and list(features.values) == [1, 2]
+    assert shapely.equals(features.geometries[0], shapely.box(500_010, 4_999_980, 500_020, 5_000_000))
+    assert shapely.equals(on_grid(features, UTM, "")[1], shapely.box(5, 0, 10, 10))
+
+
+def test_footprints_of_several_crs_are_in_degrees_and_those_of_none_in_pixels(tmp_path):
+    path = tmp_path / "f.gpkg"
+    write_footprints(path, "tiles", [footprint(UTM, 1), footprint(DEGREES, 2), footprint(PIXELS, 3)])
+    assert layers_of(path) == ["tiles", "tiles_in_pixels"]
+    assert pyogrio.read_info(path, layer="tiles")["crs"] == "EPSG:4326"
+    placed = read_features(path, classes=False, layer="tiles")
+    assert shapely.equals(placed.geometries[1], shapely.box(15.005, 44.99, 15.01, 45))
+    np.testing.assert_allclose(shapely.bounds(placed.geometries[0])[0], 15.0001, atol=1e-4)
+    flat = read_features(path, classes=False, layer="tiles_in_pixels")
+    assert flat.crs is None and shapely.equals(flat.geometries[0], shapely.box(5, 0, 10, 10))
