@@ -72,7 +72,7 @@ def summaries(probabilities: Sequence[torch.Tensor], valid: torch.Tensor) -> lis
         probabilities: (B, N, H, W) of each student.
         valid: (B, H, W) bool, True where a tile holds data, at least once in each.
     """
-    weights = valid[:, None].double()
+    weights = valid[:, None].float()  # not every device has float64
     pixels = weights.sum((2, 3))
     added = (disagreement_by_class(probabilities) * weights).sum((2, 3)) / pixels
     mean = torch.stack([(one * weights).sum((2, 3)) / pixels for one in probabilities]).mean(0)
@@ -82,7 +82,7 @@ def summaries(probabilities: Sequence[torch.Tensor], valid: torch.Tensor) -> lis
         differing = ((one != other) & valid).sum((1, 2)) / pixels[:, 0]
     return [
         TileSummary(float(by_class.sum()), by_class.numpy(), shares.numpy(), float(share))
-        for by_class, shares, share in zip(added.cpu(), mean.cpu(), differing.cpu(), strict=True)
+        for by_class, shares, share in zip(added.cpu().double(), mean.cpu().double(), differing.cpu(), strict=True)
     ]
 
 

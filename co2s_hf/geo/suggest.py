@@ -128,7 +128,7 @@ class StudentTiles:
         SceneError: the processor would resize tiles.
 
     Attributes:
-        names: of the students that vote: two, or one.
+        fields: name of each student that votes, two or one -> output field of its logits.
         classes: names.
     """
 
@@ -139,8 +139,7 @@ class StudentTiles:
         self.model, self.processor = model, processor
         self.classes: list[str] = [model.config.id2label[index] for index in range(model.config.num_labels)]
         # A student of Co2S that was not trained for some class abstains.
-        votes = getattr(model, "predictions", model.students)
-        self.fields = {name: field for name, field in model.students.items() if name in votes}
+        self.fields = {name: field for name, field in model.students.items() if name in model.predictions}
 
     @torch.inference_mode()
     def probabilities(self, tiles: Sequence[TileData]) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -150,7 +149,7 @@ class StudentTiles:
                 [one.pixels for one in tiles], input_data_format="channels_first", return_tensors="pt"
             )
         except ValueError as error:
-            raise SceneError(f"{tiles[0].tile.path}: {error} See --scale.") from error
+            raise SceneError(f"{tiles[0].tile.path}: {error} For a scene that is --scale.") from error
         valid = torch.from_numpy(np.stack([one.valid for one in tiles]))
         # Pixels without data are the mean of the training images to the model, as when a scene is mapped.
         outputs = self.model(inputs["pixel_values"].masked_fill(~valid[:, None], 0.0).to(self.model.device))
