@@ -17,6 +17,7 @@ class PixelModel(nn.Module):
     """
 
     students = {"clip": "clip_logits", "dinov3": "dinov3_logits"}
+    predictions = {**students, "fused": "logits"}
 
     def __init__(self, num_bands=3, window_px=32, names=NAMES, **fields):
         super().__init__()
