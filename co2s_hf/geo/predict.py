@@ -127,10 +127,11 @@ class ScenePrediction:
                 "The processor resizes images, so that windows would not fit together; expected do_resize=False. "
                 "Resample the scene instead, with --gsd."
             )
-        if self.settings.disagreement and len(self.model.students) != 2:
+        voting = [student for student in self.model.students if student in self.model.predictions]
+        if self.settings.disagreement and len(voting) != 2:
             raise SceneError(
-                "A disagreement needs two students, as Co2S has; this model has "
-                f"{len(self.model.students)}. Leave --disagreement out."
+                "A disagreement needs two students that know all classes, as Co2S has; here "
+                f"{' and '.join(voting)} predicts alone. Leave --disagreement out."
             )
 
     def _find_batch(self) -> int:

@@ -4,19 +4,21 @@ import json
 
 import pytest
 
-from tests.benchmarks import evaluate, loader, scaling, train_step
+from tests.benchmarks import evaluate, loader, scaling, scene, train_step
 
 TINY = ["--size", "tiny", "--threads", "1", "--repeats", "1", "--num_classes", "2", "--json"]
-MODULES = {"evaluate": evaluate, "train_step": train_step, "loader": loader, "scaling": scaling}
+MODULES = {"evaluate": evaluate, "train_step": train_step, "loader": loader, "scaling": scaling, "scene": scene}
 CASES = {
     "evaluate": ["--sides", "64", "96"],
     "train_step": ["--side", "64", "--activation_checkpointing"],
+    "scene": ["--sides", "96", "--window", "64"],
     "loader": ["--crops", "32", "--workers", "0", "--positions", "2"],
     "scaling": ["--axis", "classes", "pixels", "--side", "64", "--classes", "2", "3", "--sides", "64"],
 }
 PROMISED = {
     "evaluate": {"in C", "ratio", "ceiling", "share"},
     "train_step": {"in D", "ratio", "ceiling", "share", "peak GB"},
+    "scene": {"in C per MP", "of the forward passes", "MP/s"},
     "loader": {"in C", "positions/s"},
     "scaling": {"of the first"},
 }

@@ -253,6 +253,10 @@ def test_models_that_do_not_fit_are_refused(write_scene, tmp_path, processor):
     one.students = {"dino": "logits"}
     with pytest.raises(SceneError, match="needs two students"):
         predicted(write_scene(), tmp_path / "out", one, settings=dict(disagreement=True))
+    abstaining = PixelModel().eval()
+    abstaining.predictions = {"clip": "clip_logits", "fused": "logits"}  # as after set_classes with a new class
+    with pytest.raises(SceneError, match="needs two students.*clip predicts alone"):
+        predicted(write_scene(), tmp_path / "out", abstaining, settings=dict(disagreement=True))
     resizing = pixel_processor()
     resizing.do_resize = True
     with opened(write_scene()) as dataset, pytest.raises(SceneError, match="resizes"):
