@@ -26,7 +26,7 @@ def test_every_flag_is_an_argument(capsys):
         *data,
         ["push"],
         ["export"],
-        ["predict"],
+        *(["predict"], ["suggest"], ["evaluate-map"]),
         *(["convert", kind] for kind in ("co2s", "rs-mtdf", "clip", "dino")),
     ):
         with pytest.raises(SystemExit):
