@@ -253,7 +253,7 @@ GOOD = {
     "bands": {"count": 3, "names": ["red", "green", "blue"], "dtype": "uint8", "rgb": [0, 1, 2], "mean": None, "std": None},
     "nodata": None,
     "scene_pattern": None,
-    "splits": {"labelled": ["a*.png"], "unlabelled": None, "validation": None, "validation_fraction": 0.5, "seed": 0},
+    "splits": {"labelled": ["*.png"], "unlabelled": None, "validation": None, "validation_fraction": 0.5, "seed": 0},
 }
 BOMB = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)).replace("*a0", "x")
 YAML_TEXTS = st.one_of(
