@@ -310,7 +310,7 @@ class Co2SConfig(PreTrainedConfig):
 
 def read_clip_config(source: str | PathLike[str]) -> CLIPVisionConfig:
     """Vision configuration of a CLIP folder or Hub id; ValueError where it holds another kind of model."""
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     check_accepted(
         config.model_type in ("clip", "clip_vision_model"), f"{source} holds a {config.model_type!r} model", ("clip",)
     )

@@ -29,7 +29,7 @@ def check_accepted(accepted: bool, found: str, expected: Sequence[str]) -> None:
 
 def read_backbone_config(source: str | PathLike[str], model_types: Sequence[str]) -> PreTrainedConfig:
     """Configuration of a folder or Hub id; ValueError where it holds a model of none of these types."""
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     check_accepted(config.model_type in model_types, f"{source} holds a {config.model_type!r} model", model_types)
     config.dtype = None  # how the file stores its numbers is not how a student computes
     return config

@@ -293,11 +293,11 @@ def test_an_interrupted_run_goes_on_and_makes_the_same_bytes(tmp_path, monkeypat
     whole = fetch(str(tmp_path / "hub"), tmp_path / "whole", **options)
     seen, stop_at = [], stop
 
-    def usable(row, columns, place):
+    def usable(row, columns, place, source):
         seen.append(place)
         if len(seen) == stop_at:
             raise KeyboardInterrupt
-        return _usable(row, columns, place)
+        return _usable(row, columns, place, source)
 
     monkeypatch.setattr("co2s_hf.data.hub._usable", usable)
     with pytest.raises(KeyboardInterrupt):

@@ -52,7 +52,9 @@ NUMBERS = st.one_of(
     st.floats(),
 )
 JUNK = st.recursive(
-    st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=12), st.sampled_from(["", "TODO", "\0", "../..", "/"])),
+    st.one_of(
+        st.none(), st.booleans(), NUMBERS, st.text(max_size=12), st.sampled_from(["", "TODO", "\0", "../..", "/"])
+    ),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=6), inner, max_size=4)),
     max_leaves=8,
 )
@@ -90,8 +92,42 @@ def _changed(document: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 # Images
 # ---------------------------------------------------------------------------------------------------------------------
 
-MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "RGBX", "RGBa", "La", "I;16"]
-FORMATS = ["PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "TGA", "ICO", "PCX", "SGI", "JPEG2000", "DDS", "IM", "MSP"]
+MODES = [
+    "1",
+    "L",
+    "P",
+    "RGB",
+    "RGBA",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+    "I",
+    "F",
+    "LA",
+    "PA",
+    "RGBX",
+    "RGBa",
+    "La",
+    "I;16",
+]
+FORMATS = [
+    "PNG",
+    "JPEG",
+    "TIFF",
+    "BMP",
+    "WEBP",
+    "GIF",
+    "PPM",
+    "TGA",
+    "ICO",
+    "PCX",
+    "SGI",
+    "JPEG2000",
+    "DDS",
+    "IM",
+    "MSP",
+]
 SIZES = st.one_of(
     st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_from([(1, 100_000), (100_000, 1), (1, 1), (0, 0)])
 )
@@ -215,12 +251,16 @@ def _file_inputs(files: st.SearchStrategy[tuple[str, bytes]]) -> st.SearchStrate
 # ---------------------------------------------------------------------------------------------------------------------
 
 VALUES = st.one_of(
-    st.integers(0, 9), NUMBERS.filter(lambda one: isinstance(one, int)), st.tuples(*[st.sampled_from([0, 255, 128, -1, 300])] * 3)
+    st.integers(0, 9),
+    NUMBERS.filter(lambda one: isinstance(one, int)),
+    st.tuples(*[st.sampled_from([0, 255, 128, -1, 300])] * 3),
 )
 MASKS = st.sampled_from(["uint8", "bool", "int8", "uint16", "int32", "int64", "uint64", "float32", "U3", "complex64"])
 MASK_SHAPES = st.sampled_from([[2, 3], [2, 3, 3], [0, 0], [0, 2, 3], [2, 3, 1], [2, 3, 4], [2], []])
 LABEL_MAPS = st.one_of(
-    st.dictionaries(VALUES, st.one_of(st.integers(0, 255), st.integers(-1, 256)), max_size=6).map(lambda one: list(one.items())),
+    st.dictionaries(VALUES, st.one_of(st.integers(0, 255), st.integers(-1, 256)), max_size=6).map(
+        lambda one: list(one.items())
+    ),
     st.lists(st.tuples(VALUES, st.integers(-1, 256)), max_size=4),
 )
 
@@ -248,9 +288,19 @@ GOOD = {
     "root": ".",
     "images": "images",
     "masks": "labels",
-    "classes": [{"name": "water", "colour": "#0000FF", "concepts": ["lake"]}, {"name": "road", "colour": None, "concepts": None}],
+    "classes": [
+        {"name": "water", "colour": "#0000FF", "concepts": ["lake"]},
+        {"name": "road", "colour": None, "concepts": None},
+    ],
     "label_map": {"#0000FF": "water", "#FF0000": "road", "#000000": "ignore"},
-    "bands": {"count": 3, "names": ["red", "green", "blue"], "dtype": "uint8", "rgb": [0, 1, 2], "mean": None, "std": None},
+    "bands": {
+        "count": 3,
+        "names": ["red", "green", "blue"],
+        "dtype": "uint8",
+        "rgb": [0, 1, 2],
+        "mean": None,
+        "std": None,
+    },
     "nodata": None,
     "scene_pattern": None,
     "splits": {"labelled": ["*.png"], "unlabelled": None, "validation": None, "validation_fraction": 0.5, "seed": 0},
@@ -262,12 +312,23 @@ YAML_TEXTS = st.one_of(
     st.sampled_from(["version", "classes", "label_map", "nodata", "scene_pattern", "splits"]).flatmap(
         lambda key: st.one_of(
             st.integers(-1, 300),
-            st.sampled_from([None, "(a)", "(?P<x>.)", "(", {0: "water", 10**30: "road"}, {0: ["water"]}, {0: {"a": 1}}, [1], {}]),
+            st.sampled_from(
+                [None, "(a)", "(?P<x>.)", "(", {0: "water", 10**30: "road"}, {0: ["water"]}, {0: {"a": 1}}, [1], {}]
+            ),
             st.dictionaries(st.integers(-1, 999), st.sampled_from(["water", "road", "ignore"]), max_size=4),
         ).map(lambda value: yaml.safe_dump(GOOD | {key: value}).encode())
     ),
     st.sampled_from(
-        [BOMB, "[" * 100_000, "{a: " * 50_000, "- " * 50_000, "&a [*a]", "&a {b: *a}", "x: " + "9" * 5000, yaml.safe_dump(GOOD)]
+        [
+            BOMB,
+            "[" * 100_000,
+            "{a: " * 50_000,
+            "- " * 50_000,
+            "&a [*a]",
+            "&a {b: *a}",
+            "x: " + "9" * 5000,
+            yaml.safe_dump(GOOD),
+        ]
     ).map(str.encode),
     st.text(max_size=80).map(lambda text: text.encode("utf-8", "surrogatepass")),
     st.binary(max_size=80),
@@ -275,7 +336,9 @@ YAML_TEXTS = st.one_of(
         st.sampled_from(
             "version: 1 | root: . | label_map: | classes: |  - |  ? [1, 2] : |  0: water | &a [ | *a | ] | { | } | !!int "
             "| !!bool x | !!timestamp x | !!float abc | !!binary = | !!python/object:os.system [id] | << | 2024-99-99 | "
-            "1:99:99 | 0x | 0o9 | .inf | .nan | --- | ... | % | @ | \t | 'x | \"\\x | | > | ~ | !!set {a} | !!omap [a]".split(" | ")
+            "1:99:99 | 0x | 0o9 | .inf | .nan | --- | ... | % | @ | \t | 'x | \"\\x | | > | ~ | !!set {a} | !!omap [a]".split(
+                " | "
+            )
         ),
         max_size=10,
     ).map(lambda parts: "\n".join(parts).encode()),
@@ -308,7 +371,9 @@ def _descriptions(folder: Path) -> Try:
 
 NAMES = st.one_of(
     st.text(max_size=20),
-    st.sampled_from(["images/a.png", "a.png", "../dataset.yaml", "/etc/passwd", "x" * 5000, "a\0b", "~", "**", "a b", "\u2028"]),
+    st.sampled_from(
+        ["images/a.png", "a.png", "../dataset.yaml", "/etc/passwd", "x" * 5000, "a\0b", "~", "**", "a b", "\u2028"]
+    ),
 )
 
 
@@ -351,9 +416,11 @@ ANSWERS = st.one_of(
         lambda pair: f'{pair[0]} {{"answer": "{pair[1]}"}}'
     ),
     st.tuples(PIECES, st.sampled_from([10, 1000, 100_000, 250_000])).map(lambda one: (one[0] * one[1])[: 1 << 20]),
-    st.tuples(st.sampled_from(['{"answer": ', '{"label": "road", "bbox": ', "Road: "]), st.sampled_from("[{\":,1 "), st.sampled_from([2, 5, 12, 17, 20])).map(
-        lambda one: one[0] + one[1] * 2 ** one[2] + "]}"
-    ),
+    st.tuples(
+        st.sampled_from(['{"answer": ', '{"label": "road", "bbox": ', "Road: "]),
+        st.sampled_from('[{":,1 '),
+        st.sampled_from([2, 5, 12, 17, 20]),
+    ).map(lambda one: one[0] + one[1] * 2 ** one[2] + "]}"),
 )
 
 
@@ -379,7 +446,10 @@ def _small(config: Any) -> dict[str, Any]:
 
 CONFIGS = {
     "co2s": (Co2SConfig, _small(Co2SConfig.from_backbones(None, None, ["a", "b"]))),
-    "dpt": (Dinov2DPTConfig, _small(Dinov2DPTConfig.from_backbones(None, ["a", "b"], translators=[{"teacher_width": 8}]))),
+    "dpt": (
+        Dinov2DPTConfig,
+        _small(Dinov2DPTConfig.from_backbones(None, ["a", "b"], translators=[{"teacher_width": 8}])),
+    ),
 }
 
 
@@ -454,7 +524,13 @@ def _checkpoints(give: Any) -> tuple[str, bytes]:
         torch.save(content, file, _use_new_zipfile_serialization=kind == "zip")
     elif kind == "safetensors":
         header = json.dumps(
-            {"visual.proj": {"dtype": "F32", "shape": give(st.sampled_from([[1], [10**12], [-1], [2, 2]])), "data_offsets": [0, 4]}}
+            {
+                "visual.proj": {
+                    "dtype": "F32",
+                    "shape": give(st.sampled_from([[1], [10**12], [-1], [2, 2]])),
+                    "data_offsets": [0, 4],
+                }
+            }
         )
         header = give(st.sampled_from([header, "{", "{}", "[" * 1000, '{"a": 1}', "{" * 50]))
         size = give(st.sampled_from([len(header), 0, 2**40, 2**63]))
@@ -522,10 +598,14 @@ def _pixels(give: Any) -> Any:
 
 
 SETTINGS = st.dictionaries(
-    st.sampled_from(["do_resize", "size", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "x"]),
+    st.sampled_from(
+        ["do_resize", "size", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "x"]
+    ),
     st.one_of(
         JUNK,
-        st.sampled_from([{"height": 4, "width": 5}, {"shortest_edge": 3}, {"shortest_edge": 10**9}, [0.5], [0.5] * 3, [1] * 4]),
+        st.sampled_from(
+            [{"height": 4, "width": 5}, {"shortest_edge": 3}, {"shortest_edge": 10**9}, [0.5], [0.5] * 3, [1] * 4]
+        ),
     ),
     max_size=3,
 )
@@ -614,7 +694,9 @@ TARGETS = {
     "answers of models": Target(ANSWERS, _answers, 8),
     "checkpoint files": Target(st.tuples(_checkpoints(), st.sampled_from(sorted(CONVERTERS))), _converted, 6),
     "image processor": Target(
-        st.tuples(SETTINGS, st.one_of(_pixels(), st.lists(_pixels(), max_size=3)), st.one_of(st.none(), _pixels()), SETTINGS),
+        st.tuples(
+            SETTINGS, st.one_of(_pixels(), st.lists(_pixels(), max_size=3)), st.one_of(st.none(), _pixels()), SETTINGS
+        ),
         _processor,
         8,
     ),
