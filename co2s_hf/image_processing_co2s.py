@@ -283,7 +283,12 @@ def _without_palette(picture: Image.Image, num_bands: int) -> Image.Image:
     """Palette, grey and alpha PIL images -> RGB where three bands are expected; 16-bit and float ones stay."""
     if picture.mode.startswith(("I", "F")):
         return picture
-    return picture.convert("RGB") if num_bands == 3 or picture.mode in ("P", "PA") else picture
+    if num_bands != 3 and picture.mode not in ("P", "PA"):
+        return picture
+    try:
+        return picture.convert("RGB")
+    except ValueError as error:
+        raise ValueError(f"Pillow makes no RGB of a picture of mode {picture.mode} ({error}). Convert it.") from error
 
 
 def _bands_first(image: Tensor, num_bands: int, name: str, layout: str | None) -> Tensor:

@@ -70,6 +70,9 @@ def checked_fields(model_type: str, fields: Mapping[str, Any]) -> Iterator[None]
         largest = LARGEST.get(name.rpartition(".")[2], LARGEST_NUMBER)
         if abs(value) > largest:
             raise ValueError(f"{name} is {value:.3g}, expected at most {largest}: no {model_type} is that large.")
+    names = fields.get("id2label") or {}
+    if not isinstance(names, Mapping) or not all(str(key).isdecimal() for key in names):
+        raise ValueError(f"id2label is {str(names)[:100]}, expected the class names by their ids: {{'0': 'water'}}.")
     try:
         yield
     except ValueError:

@@ -217,7 +217,8 @@ class ImageStream:
             dataset.set_epoch(epoch)
             count = 0
             for count, row in enumerate(dataset, start=1):
-                yield _encoded(row, self.column, f"image {count} of pass {epoch + 1} through {self.source[0]}", self.source[0])
+                place = f"image {count} of pass {epoch + 1} through {self.source[0]}"
+                yield _encoded(row, self.column, place, self.source[0])
             if count == 0:
                 raise StreamError(
                     f"{self.source[0]} has no image for process {self.rank} of {self.world_size}; expected at least "

@@ -370,7 +370,14 @@ _SPLITS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without numbers of thousands of digits, which Python reads but does not write into a message."""
+    """YAML without brackets in brackets in brackets, for which PyYAML takes a millisecond each, and without numbers of
+    thousands of digits, which Python reads but does not write into a message.
+    """
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"more than {DEEPEST} brackets deep", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
     def construct_yaml_int(self, node: Any) -> int:
         value = super().construct_yaml_int(node)
@@ -380,6 +387,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+DEEPEST = 20
 MOST_VALUES = 1_000_000  # with every alias written out: a text of some lines can stand for more than any memory holds
 # Besides its own errors PyYAML raises these for values that do not fit their tag, such as `!!timestamp x`.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)

@@ -299,8 +299,8 @@ def read_named(path: str, source: str) -> bytes:
     below = Path(source).is_dir() and Path(place).resolve().is_relative_to(Path(source).resolve())
     if not (below or place.startswith("hf://")) or not all(one.startswith(_ARCHIVES) for one in wrapped):
         raise DataError(
-            f"A row of {source} names {path[:200]}; expected a file in it or on the Hub. Nothing was opened; look at who "
-            "made the data set."
+            f"A row of {source} names {path[:200]}; expected a file in it or on the Hub. Nothing was opened; look at "
+            "who made the data set."
         )
     with fsspec.open(path, "rb") as file:
         return bytes(file.read())

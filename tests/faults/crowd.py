@@ -1,7 +1,7 @@
-"""A crowd on the Space: `python tests/faults/crowd.py [--tries 1000] [--at_once 20]`; needs the extra `space`.
+"""A crowd on the Space: `python tests/faults/crowd.py [--tries 1000] [--at_once 20]`, with the extra `space`.
 
-Each request is a user of its own, who uploads an image, has it segmented by a tiny model and waits for the map. None may
-be lost, and after the first tenth the memory of the page may not grow by more than `GROWTH`.
+Each request is a user of its own, who uploads an image, has it segmented by a tiny model and waits for the map. None
+may be lost, and after the first tenth the memory of the page may not grow by more than `GROWTH`.
 """
 
 import argparse

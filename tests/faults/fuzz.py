@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, its own f
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.faults.fuzz_inputs import TARGETS, Target
+from tests.faults.fuzz_inputs import TARGETS
+from tests.faults.fuzz_values import Target
 from tests.faults.judge import Row, table
 
 TRIES = 10_000

@@ -5,9 +5,7 @@ written outside of the folder that a command was given, and neither time nor mem
 """
 
 import argparse
-import json
 import os
-import pickle
 import resource
 import sys
 import tempfile

@@ -147,7 +147,12 @@ def _published(folder: Path, canary: Path) -> None:
 # YAML
 # ---------------------------------------------------------------------------------------------------------------------
 
-TAGS = ["!!python/object/apply:os.system", "!!python/object/new:os.system", "!!python/name:os.system", "!!python/module:os"]
+TAGS = [
+    "!!python/object/apply:os.system",
+    "!!python/object/new:os.system",
+    "!!python/name:os.system",
+    "!!python/module:os",
+]
 
 
 def _yaml(folder: Path, canary: Path, tag: str) -> None:

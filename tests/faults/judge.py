@@ -125,7 +125,8 @@ def table(rows: list[Row]) -> str:
     for row in [*rows, _total(rows)]:
         slowest = row.slowest.replace("|", "\\|").replace("\n", " ")
         lines.append(
-            f"| {row.fault} | {row.tries} | {row.results} | {row.named} | {row.lost} | {row.slowest_s:.2f} | {slowest} |"
+            f"| {row.fault} | {row.tries} | {row.results} | {row.named} | {row.lost} | {row.slowest_s:.2f} "
+            f"| {slowest} |"
         )
     escapes = [
         f"- {row.fault}: {count} x {what}: {row.examples[what]}"
