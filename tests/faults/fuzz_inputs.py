@@ -127,8 +127,8 @@ YAML_TEXTS = st.one_of(
             "version: 1 | root: . | label_map: | classes: |  - |  ? [1, 2] : |  0: water | &a [ | *a | ] | "
             "{ | } | !!int "
             "| !!bool x | !!timestamp x | !!float abc | !!binary = | !!python/object:os.system [id] | << | "
-            "2024-99-99 | 1:99:99 | 0x | 0o9 | .inf | .nan | --- | ... | % | @ | \t | 'x | \"\\x | | > | ~ | !!set {a} | "
-            "!!omap [a]".split(" | ")
+            "2024-99-99 | 1:99:99 | 0x | 0o9 | .inf | .nan | --- | ... | % | @ | \t | 'x | \"\\x | | > | ~ | "
+            "!!set {a} | !!omap [a]".split(" | ")
         ),
         max_size=10,
     ).map(lambda parts: "\n".join(parts).encode()),
