@@ -174,9 +174,11 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
     import torch
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-    model = AutoModelForSemanticSegmentation.from_pretrained(arguments.model, dtype=getattr(torch, arguments.dtype))
+    model = AutoModelForSemanticSegmentation.from_pretrained(
+        arguments.model, dtype=getattr(torch, arguments.dtype), trust_remote_code=False
+    )
     device = arguments.device or (f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
-    return model.eval().to(device), AutoImageProcessor.from_pretrained(arguments.model)
+    return model.eval().to(device), AutoImageProcessor.from_pretrained(arguments.model, trust_remote_code=False)
 
 
 @contextmanager
