@@ -21,7 +21,7 @@ PROMPT = "a photo of a {}"  # the paper's only prompt, for every concept verbati
 
 def has_text_tower(source: str | PathLike[str]) -> bool:
     """Whether a folder or Hub id in transformers format holds CLIP's text tower, alone or in a whole CLIP."""
-    return isinstance(AutoConfig.from_pretrained(source), (CLIPConfig, CLIPTextConfig))
+    return isinstance(AutoConfig.from_pretrained(source, trust_remote_code=False), (CLIPConfig, CLIPTextConfig))
 
 
 def encode_class_texts(source: str | PathLike[str], concepts: Sequence[Sequence[str]]) -> Tensor:
@@ -123,7 +123,7 @@ class _TextTower(CLIPTextModelWithProjection):
 
 def _text_config(source: str | PathLike[str]) -> CLIPTextConfig:
     try:
-        config: Any = AutoConfig.from_pretrained(source)
+        config: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"the text source {source} is no checkpoint file, and no model could be read from it as a folder or Hub "
@@ -149,7 +149,7 @@ def _no_text_tower(source: str | PathLike[str], found: str) -> ValueError:
 def _tokenize(prompts: list[str], config: CLIPTextConfig, source: str | PathLike[str]) -> Any:
     """Token ids and attention mask (P, L) from the tokenizer next to the model."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{source} has no readable tokenizer. transformers says: {error}") from error
     words = [token for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"] for token in ids]

@@ -12,9 +12,11 @@ from .pretrained_backbones import (
     DINO_MODEL_TYPES,
     band_fields,
     check_accepted,
+    check_backbone_size,
     check_bands,
     check_class_names,
     check_statistics,
+    checked_fields,
     read_dino_config,
     without_rope_augmentation,
 )
@@ -167,6 +169,8 @@ class Co2SConfig(PreTrainedConfig):
             self.dinov3_skip_layers = _at_relative_depth(PAPER_DINOV3_SKIPS, self.dinov3_config.num_hidden_layers, 1)
         if self.window_stride_px is None:
             self.window_stride_px = default_stride_px(self.window_px)
+        check_backbone_size(self.clip_config, "clip_config")
+        check_backbone_size(self.dinov3_config, "dinov3_config")
         self._check_channels()
         self._check_layers()
         self._check_students_know_the_classes()
@@ -213,6 +217,12 @@ class Co2SConfig(PreTrainedConfig):
         unknown = self.unknown_to_dinov3(self.class_names)
         if unknown and self.fusion == "dinov3":
             raise ValueError(f"fusion is 'dinov3' but the DINOv3 student does not know the class {unknown[0]!r}.")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """See `PreTrainedConfig.from_dict`; whatever is wrong with the fields of a file is a ValueError."""
+        with checked_fields(cls.model_type, config_dict):
+            return super().from_dict(config_dict, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields and the complete `AUTO_MAP`.
@@ -304,7 +314,7 @@ class Co2SConfig(PreTrainedConfig):
 
 def read_clip_config(source: str | PathLike[str]) -> CLIPVisionConfig:
     """Vision configuration of a CLIP folder or Hub id; ValueError where it holds another kind of model."""
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     check_accepted(
         config.model_type in ("clip", "clip_vision_model"), f"{source} holds a {config.model_type!r} model", ("clip",)
     )

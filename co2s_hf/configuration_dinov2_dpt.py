@@ -12,9 +12,11 @@ from .pretrained_backbones import (
     DINO_MODEL_TYPES,
     band_fields,
     check_accepted,
+    check_backbone_size,
     check_bands,
     check_class_names,
     check_statistics,
+    checked_fields,
     read_dino_config,
 )
 from .segmentation import check_window, default_stride_px
@@ -136,6 +138,7 @@ class Dinov2DPTConfig(PreTrainedConfig):
             self.window_stride_px = default_stride_px(self.window_px)
         if self.translators is not None:
             self.translators = [{**TRANSLATOR, **translator} for translator in self.translators]
+        check_backbone_size(self.backbone_config, "backbone_config")
         check_bands(self.bands, self.num_channels, "backbone_config.num_channels")
         check_statistics(self, ("image", "backbone_image"), self.num_channels, "backbone_config.num_channels")
         check_window(self.window_px, self.window_stride_px)
@@ -186,6 +189,12 @@ class Dinov2DPTConfig(PreTrainedConfig):
                 f"the fusion_weight of the translators are {weights}, expected numbers from 0 whose sum is below 1: "
                 f"the student keeps the rest."
             )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """See `PreTrainedConfig.from_dict`; whatever is wrong with the fields of a file is a ValueError."""
+        with checked_fields(cls.model_type, config_dict):
+            return super().from_dict(config_dict, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields and the complete `AUTO_MAP`.

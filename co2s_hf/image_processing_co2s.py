@@ -21,6 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 FLOAT_RANGE = (-0.5, 1.5)  # [0, 1] with room for the overshoot of resampling and for clouds brighter than white
+MAX_PIXELS = 2**28  # of a resized or padded batch, times its bands: 3 GB of RGB. Sizes may be a stranger's.
 SETTINGS = ("do_resize", "size", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 # What transformers writes into preprocessor_config.json or adds while loading, besides the settings.
 BOOKKEEPING = frozenset({"auto_map", "image_processor_type", "processor_class", "feature_extractor_type"})
@@ -180,6 +181,7 @@ class Co2SImageProcessor(BaseImageProcessor):
             target = (round(height * scale), round(width * scale))
         else:
             target = (self.size["height"], self.size["width"])
+        _check_pixels(target[0] * target[1], f"size {self.size} makes {target[0]}x{target[1]}")
         if image.is_floating_point():
             return F.interpolate(image[None], size=target, mode="bilinear", align_corners=False, antialias=True)[0]
         # float64 holds every id up to 2^53 exactly; "nearest-exact" samples pixel centres, as bilinear does.
@@ -231,6 +233,11 @@ class Co2SImageProcessor(BaseImageProcessor):
         return F.interpolate(logits[None], size=(height, width), mode="bilinear", align_corners=False)[0]
 
 
+def _check_pixels(pixels: int, found: str) -> None:
+    if pixels > MAX_PIXELS:
+        raise ValueError(f"{found}, {pixels} pixels in one batch; expected at most {MAX_PIXELS}. Make smaller batches.")
+
+
 def _refuse_unknown(names: Set[str]) -> None:
     if names:
         raise TypeError(f"Co2SImageProcessor has no setting {sorted(names)}; it knows {list(SETTINGS)}.")
@@ -276,7 +283,12 @@ def _without_palette(picture: Image.Image, num_bands: int) -> Image.Image:
     """Palette, grey and alpha PIL images -> RGB where three bands are expected; 16-bit and float ones stay."""
     if picture.mode.startswith(("I", "F")):
         return picture
-    return picture.convert("RGB") if num_bands == 3 or picture.mode in ("P", "PA") else picture
+    if num_bands != 3 and picture.mode not in ("P", "PA"):
+        return picture
+    try:
+        return picture.convert("RGB")
+    except ValueError as error:
+        raise ValueError(f"Pillow makes no RGB of a picture of mode {picture.mode} ({error}). Convert it.") from error
 
 
 def _bands_first(image: Tensor, num_bands: int, name: str, layout: str | None) -> Tensor:
@@ -334,5 +346,6 @@ def _check_maps_fit(maps: Sequence[Tensor], images: Sequence[Tensor]) -> None:
 def _pad_and_stack(pictures: Sequence[Tensor], value: float) -> Tensor:
     """B tensors (..., h, w) -> (B, ..., H, W), padded right and below with `value`."""
     height, width = (max(picture.shape[side] for picture in pictures) for side in (-2, -1))
+    _check_pixels(len(pictures) * height * width, f"{len(pictures)} image(s) padded to {height}x{width} are too large")
     padded = [F.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2]), value=value) for p in pictures]
     return torch.stack(padded)

@@ -1,7 +1,7 @@
 """Pretrained backbones: which are accepted, and how they take bands and statistics they were not trained with."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any
@@ -15,6 +15,11 @@ from transformers.utils import logging
 RGB = ("red", "green", "blue")
 DINO_MODEL_TYPES = ("dinov3_vit", "dinov2", "dinov2_with_registers")
 
+# What no network here comes near. A configuration may be a stranger's, and a wrong number must not fill the memory.
+LARGEST = {"num_hidden_layers": 1000, "num_labels": 10_000}
+LARGEST_NUMBER = 2**20  # of any other field
+LARGEST_BACKBONE = 2**35  # weights; the largest DINOv3 has less than 2^33
+
 
 def check_accepted(accepted: bool, found: str, expected: Sequence[str]) -> None:
     """ValueError that says what was found and expected, unless a backbone is accepted."""
@@ -24,7 +29,7 @@ def check_accepted(accepted: bool, found: str, expected: Sequence[str]) -> None:
 
 def read_backbone_config(source: str | PathLike[str], model_types: Sequence[str]) -> PreTrainedConfig:
     """Configuration of a folder or Hub id; ValueError where it holds a model of none of these types."""
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     check_accepted(config.model_type in model_types, f"{source} holds a {config.model_type!r} model", model_types)
     config.dtype = None  # how the file stores its numbers is not how a student computes
     return config
@@ -53,6 +58,58 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
     if len(names) < 2 or len(set(names)) != len(names):
         raise ValueError(f"expected at least two different class names, found {names}.")
     return names
+
+
+@contextmanager
+def checked_fields(model_type: str, fields: Mapping[str, Any]) -> Iterator[None]:
+    """ValueError with one sentence where the fields of a `config.json` cannot be those of a model, whatever they are.
+
+    Numbers are looked at first: transformers makes lists that are as long as some of them say.
+    """
+    for name, value in _numbers(fields, ""):
+        largest = LARGEST.get(name.rpartition(".")[2], LARGEST_NUMBER)
+        if abs(value) > largest:
+            raise ValueError(f"{name} is {value:.3g}, expected at most {largest}: no {model_type} is that large.")
+    names = fields.get("id2label") or {}
+    if not isinstance(names, Mapping) or not all(str(key).isdecimal() for key in names):
+        raise ValueError(f"id2label is {str(names)[:100]}, expected the class names by their ids: {{'0': 'water'}}.")
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:  # strict fields have errors of their own, and what is no dictionary fails in many ways
+        found = " ".join(str(error).split())
+        raise ValueError(
+            f"the configuration is not one of a {model_type} ({type(error).__name__}: {found}): correct the field, or "
+            "get config.json again."
+        ) from error
+
+
+def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _numbers(inner, name)
+    elif isinstance(value, int):
+        yield name, float(min(max(value, -(2**1000)), 2**1000))
+
+
+def check_backbone_size(config: PreTrainedConfig, name: str) -> None:
+    """ValueError unless a vision transformer of this configuration exists, or could, before any of it is allocated."""
+    width, depth = config.hidden_size, config.num_hidden_layers
+    inner = getattr(config, "intermediate_size", None) or width * getattr(config, "mlp_ratio", 4)
+    sides = [side if isinstance(side, (list, tuple)) else [side] for side in (config.image_size, config.patch_size)]
+    if min(width, depth, inner, config.num_channels, config.num_attention_heads, *sides[0], *sides[1]) < 1:
+        raise ValueError(f"{name} has a size below 1, expected positive sizes: {width} wide, {depth} blocks and so on.")
+    weights = depth * width * (4 * width + 3 * inner)
+    weights += width * (config.num_channels * max(sides[1]) ** 2 + (max(sides[0]) // min(sides[1])) ** 2)
+    if weights > LARGEST_BACKBONE:
+        raise ValueError(
+            f"{name} has about {weights:.2g} weights, expected at most {LARGEST_BACKBONE:.2g}: its hidden_size is "
+            f"{width} and its num_hidden_layers {depth}."
+        )
 
 
 def check_bands(bands: Sequence[str] | None, num_channels: int, counted_by: str) -> None:
@@ -220,9 +277,11 @@ __all__ = [
     "adapt_bands",
     "band_fields",
     "check_accepted",
+    "check_backbone_size",
     "check_bands",
     "check_class_names",
     "check_statistics",
+    "checked_fields",
     "load_backbone",
     "read_backbone_config",
 ]

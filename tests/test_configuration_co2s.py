@@ -236,3 +236,29 @@ def test_refuses_folders_of_other_models(clip_folder, tmp_path):
         read_clip_config(tmp_path)
     with pytest.raises(ValueError, match="holds a 'clip' model, expected one of dinov3_vit, dinov2"):
         read_dino_config(clip_folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_labels": 10**12}, r"num_labels is 1e\+12, expected at most 10000"),
+        ({"dinov3_config": {"hidden_size": 10**12}}, r"dinov3_config.hidden_size is 1e\+12, expected at most 1048576"),
+        (
+            {"dinov3_config": {"num_hidden_layers": 10**12}},
+            r"dinov3_config.num_hidden_layers is 1e\+12, expected at most 1000",
+        ),
+        (
+            {"dinov3_config": {"hidden_size": 60_000, "num_attention_heads": 6}},
+            "has about .* weights, expected at most",
+        ),
+        ({"window_px": "wide"}, "window_px"),
+        ({"id2label": {"x": "road"}}, "id2label is .* expected the class names by their ids"),
+        ({"dtype": []}, "is not one of a"),
+    ],
+)
+def test_a_file_from_a_stranger_is_refused_in_one_sentence(changes, message):
+    fields = Co2SConfig.from_backbones(None, None, NAMES).to_dict() | changes
+    if "num_labels" in changes:
+        del fields["id2label"], fields["label2id"]
+    with pytest.raises(ValueError, match=message):
+        Co2SConfig.from_dict(fields)

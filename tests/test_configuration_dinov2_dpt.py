@@ -181,3 +181,32 @@ def test_refuses_folders_of_other_models(tmp_path):
     ViTConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a 'vit' model, expected one of dinov3_vit, dinov2, dinov2_with_regis"):
         read_dino_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_labels": 10**12}, r"num_labels is 1e\+12, expected at most 10000"),
+        (
+            {"backbone_config": {"hidden_size": 10**12}},
+            r"backbone_config.hidden_size is 1e\+12, expected at most 1048576",
+        ),
+        (
+            {"backbone_config": {"num_hidden_layers": 10**12}},
+            r"backbone_config.num_hidden_layers is 1e\+12, expected at most 1000",
+        ),
+        (
+            {"backbone_config": {"hidden_size": 60_000, "num_attention_heads": 6}},
+            "has about .* weights, expected at most",
+        ),
+        ({"window_px": "wide"}, "window_px"),
+        ({"id2label": {"x": "road"}}, "id2label is .* expected the class names by their ids"),
+        ({"dtype": []}, "is not one of a"),
+    ],
+)
+def test_a_file_from_a_stranger_is_refused_in_one_sentence(changes, message):
+    fields = Dinov2DPTConfig.from_backbones(None, NAMES).to_dict() | changes
+    if "num_labels" in changes:
+        del fields["id2label"], fields["label2id"]
+    with pytest.raises(ValueError, match=message):
+        Dinov2DPTConfig.from_dict(fields)

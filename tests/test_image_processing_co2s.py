@@ -376,3 +376,15 @@ def test_the_file_ships_alone():
     imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = {n for i in imports for n in ([i.module] if isinstance(i, ast.ImportFrom) else [a.name for a in i.names])}
     assert {name.split(".")[0] for name in names} == {"collections", "numpy", "PIL", "torch", "transformers", "typing"}
+
+
+def test_batches_beyond_memory_are_refused():
+    with pytest.raises(ValueError, match="makes 1000000x1000000, 1000000000000 pixels in one batch; expected at most"):
+        Co2SImageProcessor(do_resize=True, size={"height": 10**6, "width": 10**6})(scene(4, 4))
+    with pytest.raises(ValueError, match="padded to 100000x100000 are too large"):
+        Co2SImageProcessor()([scene(1, 100_000), scene(100_000, 1)])
+
+
+def test_modes_that_pillow_does_not_convert_are_named():
+    with pytest.raises(ValueError, match="no RGB of a picture of mode La"):
+        Co2SImageProcessor()(Image.new("La", (4, 4)))

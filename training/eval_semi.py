@@ -173,7 +173,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     accelerator = Accelerator()
     with plain_refusals("eval_semi.py"):
-        model = AutoModelForSemanticSegmentation.from_pretrained(arguments.model).to(accelerator.device).eval()
+        model = (
+            AutoModelForSemanticSegmentation.from_pretrained(arguments.model, trust_remote_code=False)
+            .to(accelerator.device)
+            .eval()
+        )
         config, classes = model.config, tuple(model.config.id2label.values())
         samples = find_samples(arguments, classes)
         warnings = check_labelled(samples, classes, config.num_channels)

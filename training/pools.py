@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 
 from co2s_hf.data.folders import Sample, read_labels
+from co2s_hf.data.hub import read_named
 from co2s_hf.data.images import IGNORE, EncodedImage, read_image_and_valid
 
 WINDOW = 128
@@ -217,7 +217,8 @@ class ImageStream:
             dataset.set_epoch(epoch)
             count = 0
             for count, row in enumerate(dataset, start=1):
-                yield _encoded(row, self.column, f"image {count} of pass {epoch + 1} through {self.source[0]}")
+                place = f"image {count} of pass {epoch + 1} through {self.source[0]}"
+                yield _encoded(row, self.column, place, self.source[0])
             if count == 0:
                 raise StreamError(
                     f"{self.source[0]} has no image for process {self.rank} of {self.world_size}; expected at least "
@@ -282,14 +283,13 @@ def _image_column(dataset: Any, column: str | None, source: Sequence[str]) -> st
     return candidates[0]
 
 
-def _encoded(row: dict[str, Any], column: str, place: str) -> EncodedImage:
+def _encoded(row: dict[str, Any], column: str, place: str, source: str) -> EncodedImage:
     value = row[column]
     name = str(row.get("__key__", place))
     if isinstance(value, dict):
         name, value = str(value.get("path") or name), value.get("bytes")
         if value is None:  # a folder of images: its rows are paths, on disk or on the Hub
-            with fsspec.open(name, "rb") as file:
-                value = file.read()
+            value = read_named(name, source)
     if not value:
         raise StreamError(f"{name}: no bytes of an image in the column {column!r}; expected an encoded image.")
     return EncodedImage(name, bytes(value))

@@ -208,7 +208,7 @@ class RegionMaker:
         self.teacher: nn.Module | None = None
         self.teacher_identity: dict[str, Any] = {}
         if arguments.teacher is not None:
-            teacher: Any = AutoModelForSemanticSegmentation.from_pretrained(arguments.teacher)
+            teacher: Any = AutoModelForSemanticSegmentation.from_pretrained(arguments.teacher, trust_remote_code=False)
             needed = ("num_channels", "image_mean", "image_std", "num_labels")
             if any(getattr(teacher.config, name, None) is None for name in needed):
                 raise DataError(

@@ -39,7 +39,7 @@ def card_facts(
         training_command=arguments.command,
         versions=versions(),
         backbones=tuple(
-            Parent(name, AutoConfig.from_pretrained(name).model_type, find_licence_text(name))
+            Parent(name, AutoConfig.from_pretrained(name, trust_remote_code=False).model_type, find_licence_text(name))
             for name in backbones(arguments)
         ),
         text_model=None if source is None else Parent(str(source), "clip", find_licence_text(str(source))),

@@ -1,6 +1,5 @@
 """Checkpoint files in, model folders out: nothing but tensors is ever unpickled, and a folder is written whole."""
 
-import pickle
 import re
 import shutil
 import warnings
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from co2s_hf.convert.released import StateDict, without_prefix
@@ -27,7 +25,7 @@ NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
 ]
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, SafetensorError, KeyError, TypeError)
+MOST_UNPACKED = 4  # times the size of the file; torch.save and TorchScript store tensors as they are
 
 
 @dataclass(frozen=True)
@@ -67,15 +65,15 @@ def read_checkpoint(path: Path, parts: Sequence[str]) -> Checkpoint:
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder, expected one checkpoint file: name the file in it.")
-    if is_torchscript(path):
-        return Checkpoint(path, "", _guarded(read_torchscript, path), is_torchscript=True)
+    if _guarded(is_torchscript, path):
+        return Checkpoint(path, "", _sized(_guarded(read_torchscript, path), path), is_torchscript=True)
     content = _guarded(_load, path)
     if not isinstance(content, Mapping) or not content:
         raise ValueError(
             f"{path} holds a {type(content).__name__}, expected named tensors: save the model's state_dict() instead."
         )
     if _is_state_dict(content):
-        return Checkpoint(path, "", without_prefix(content))
+        return Checkpoint(path, "", without_prefix(_sized(content, path)))
     part = next((name for name in parts if _is_state_dict(content.get(name))), None)
     if part is None:
         elsewhere = [str(name) for name, value in content.items() if _is_state_dict(value)]
@@ -86,7 +84,18 @@ def read_checkpoint(path: Path, parts: Sequence[str]) -> Checkpoint:
             + "save the state_dict() of the model instead."
         )
     left = tuple(str(name) for name in content if name != part)
-    return Checkpoint(path, part, without_prefix(content[part]), left)
+    return Checkpoint(path, part, without_prefix(_sized(content[part], path)), left)
+
+
+def _sized(tensors: StateDict, path: Path) -> StateDict:
+    """The tensors; ValueError where they are larger than the file, as a single stored number read 10^12 times is."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if size > MOST_UNPACKED * path.stat().st_size or any(tensor.is_sparse for tensor in tensors.values()):
+        raise ValueError(
+            f"{path} holds {path.stat().st_size} bytes and tensors of {size}, expected tensors that are stored as they "
+            "are: save the model's state_dict() again, with every tensor contiguous."
+        )
+    return tensors
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -95,6 +104,14 @@ def _is_state_dict(value: Any) -> bool:
         and bool(value)
         and all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items())
     )
+
+
+def _check_unpacked(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MOST_UNPACKED * path.stat().st_size:
+            raise ValueError(f"{size} bytes when unpacked")
 
 
 def _load(path: Path) -> Any:
@@ -109,8 +126,11 @@ def _load(path: Path) -> Any:
 
 def _guarded(read: Callable[[Path], Any], path: Path) -> Any:
     try:
+        _check_unpacked(path)
         return read(path)
-    except UNREADABLE as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged or hostile file fails in many ways: zip, pickle, struct, unicode, index
         message = str(error)
         if found := re.search(r"GLOBAL (\S+)", message):
             raise ValueError(

@@ -369,6 +369,30 @@ _SPLITS = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without brackets in brackets in brackets, for which PyYAML takes a millisecond each, and without numbers of
+    thousands of digits, which Python reads but does not write into a message.
+    """
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"more than {DEEPEST} brackets deep", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        value = super().construct_yaml_int(node)
+        if value.bit_length() > 64:
+            raise yaml.MarkedYAMLError(problem="a number of more than 64 bits", problem_mark=node.start_mark)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+DEEPEST = 20
+MOST_VALUES = 1_000_000  # with every alias written out: a text of some lines can stand for more than any memory holds
+# Besides its own errors PyYAML raises these for values that do not fit their tag, such as `!!timestamp x`.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
 class _Document:
     """A description file being read: collects every problem before anything is made of it."""
 
@@ -378,8 +402,9 @@ class _Document:
             self._refuse("the file", "a description", "no file", "Write one with `co2s data init FOLDER`.")
             raise DescriptionError(path, self.problems)
         try:
-            self.content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            self.content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+            _count_values(self.content, {})
+        except _YAML_ERRORS as error:
             found = " ".join(str(error).split())
             self._refuse("the file", "YAML", found, "Correct the line, or write a new one with `co2s data init`.")
             raise DescriptionError(path, self.problems) from None
@@ -453,7 +478,8 @@ class _Document:
             if target not in (*names, IGNORED):
                 fix = f"Write one of {', '.join((*names, IGNORED))}; or add the class."
                 self._refuse(key, f"the name of a class, or {IGNORED}", repr(target), fix)
-        for name in sorted(set(names) - set(self.content["label_map"].values())):
+        targets = list(self.content["label_map"].values())  # maybe lists, which no set can hold
+        for name in sorted(name for name in set(names) if name not in targets):
             fix = "Map a value to it, or remove the class."
             self._refuse("label_map", f"a value that means {name!r}", "none", fix)
         if len(self.problems) == before:
@@ -485,6 +511,19 @@ class _Document:
     def _stop_at_problems(self) -> None:
         if self.problems:
             raise DescriptionError(self.path, self.problems)
+
+
+def _count_values(content: Any, known: dict[int, int]) -> int:
+    """How many values the content has, each alias counted like what it stands for; ValueError beyond `MOST_VALUES`."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = MOST_VALUES  # until it is counted: what contains itself has no end
+        values = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_count_values(value, known) for value in values)
+    if known[id(content)] > MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {MOST_VALUES} values, write them out")
+    return known[id(content)]
 
 
 def _todos(content: Any, key: str) -> list[tuple[str, str]]:

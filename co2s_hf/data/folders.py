@@ -246,13 +246,21 @@ class _Folder:
             return [(image, None) for image in _images_in(path) if not self._is_mask(image)]
         if Path(entry).is_absolute():
             return [(path, None)] if path.is_file() else []
-        matches = sorted(self.images_dir.glob(entry))
+        try:
+            matches = sorted(self.images_dir.glob(entry))
+        except (ValueError, NotImplementedError) as error:
+            raise DataError(f'The entry "{entry}" is no glob ({error}); expected one such as tile1_*.png.') from error
         return [(image, None) for image in matches if _is_image(image) and not self._is_mask(image)]
 
     def _read_list(self, path: Path) -> list[tuple[Path, Path | None]]:
         if not path.is_file():
             raise DataError(f"There is no list {path}; expected a text file with one image per line.")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path} is not UTF-8 text ({error}); expected one image per line. Save it as UTF-8."
+            ) from error
         pairs, missing = [], []
         for line in filter(None, lines):
             words = line.split()
@@ -272,7 +280,7 @@ class _Folder:
 
     def _locate(self, name: str, folder: Path) -> Path | None:
         candidates = (_normal(base / name) for base in (self.root, folder))
-        return next((path for path in candidates if path.is_file()), None)
+        return next((path for path in candidates if _is_file(path)), None)
 
     def _listed_mask(self, name: str) -> Path:
         return self._locate(name, self.masks_dir) or self.root / name
@@ -337,6 +345,13 @@ def _draw_scenes(samples: Sequence[Sample], fraction: float | None, seed: int) -
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is longer than any file's
+        return False
 
 
 def _normal(path: Path) -> Path:

@@ -25,6 +25,7 @@ _MASK_NAMES = (
     *("semantic_mask", "label_mask", "gt", "ground_truth"),
 )
 _VALIDATION_NAMES = ("validation", "val", "valid", "dev")
+_ARCHIVES = ("zip://", "tar://", "gzip://")
 _LONGEST_NAME = 100  # characters; file systems take 255 bytes
 _STATE_EVERY = 100  # rows; a resumed run reads at most so many again, and not all the shards before them
 
@@ -238,7 +239,7 @@ def _fetch_split(
     for number, row in enumerate(rows, start=len(done) + 1):
         step: dict[str, Any] = {"split": split, "name": None, "files": {}}
         try:
-            usable = _usable(row, columns, f"row {number} of {split}")
+            usable = _usable(row, columns, f"row {number} of {split}", source.name)
         except ImageError as error:
             if not skip_broken:
                 raise DataError(
@@ -263,17 +264,17 @@ def _read(stream: Any, source: _Source, split: str) -> Iterator[dict[str, Any]]:
         raise _broken_off(f"{source.name}, {split},", error) from error
 
 
-def _usable(row: dict[str, Any], columns: _Columns, place: str) -> dict[str, EncodedImage]:
+def _usable(row: dict[str, Any], columns: _Columns, place: str, source: str) -> dict[str, EncodedImage]:
     """Give the image of a row and its mask, if there is one, under the names of their folders.
 
     Both are decoded once; raises ImageError where one of them is of no use.
     """
-    image = _encoded(row.get(columns.image), f"{place}, column {columns.image},")
+    image = _encoded(row.get(columns.image), f"{place}, column {columns.image},", source)
     if image is None:
         raise ImageError(f"{place} has no image in the column {columns.image}; expected one in every row.")
     read_image(image)
     file_suffix(image)  # refuses formats without an ending of ours
-    mask = _encoded(row.get(columns.mask), f"{place}, column {columns.mask},")
+    mask = _encoded(row.get(columns.mask), f"{place}, column {columns.mask},", source)
     if mask is None:
         return {"images": image}
     if is_lossy(mask):
@@ -286,14 +287,34 @@ def _usable(row: dict[str, Any], columns: _Columns, place: str) -> dict[str, Enc
     return {"images": image, "labels": mask}
 
 
-def _encoded(value: Any, place: str) -> EncodedImage | None:
+def read_named(path: str, source: str) -> bytes:
+    """Read the file that a row of `source` names, a folder or an id on the Hub.
+
+    Rows come from others, and whatever they name would be fetched: only what lies on the Hub or in that folder is read.
+
+    Raises:
+        DataError: The row names another place.
+    """
+    *wrapped, place = path.split("::")  # zip://a.png::hf://datasets/...
+    below = Path(source).is_dir() and Path(place).resolve().is_relative_to(Path(source).resolve())
+    if not (below or place.startswith("hf://")) or not all(one.startswith(_ARCHIVES) for one in wrapped):
+        raise DataError(
+            f"A row of {source} names {path[:200]}; expected a file in it or on the Hub. Nothing was opened; look at "
+            "who made the data set."
+        )
+    with fsspec.open(path, "rb") as file:
+        return bytes(file.read())
+
+
+def _encoded(value: Any, place: str, source: str) -> EncodedImage | None:
     if value is None:
         return None
     path, data = (value.get("path"), value.get("bytes")) if isinstance(value, Mapping) else (None, value)
     if data is None and path:  # a folder of images: its rows are paths, on disk or on the Hub
         try:
-            with fsspec.open(path, "rb") as file:
-                data = file.read()
+            data = read_named(path, source)
+        except DataError:
+            raise
         except Exception as error:  # of the network, of a file system
             raise _broken_off(f"{place} {path}", error) from error
     return None if data is None else EncodedImage(place, bytes(data))

@@ -5,6 +5,7 @@ Images are (H, W, C) uint8 or uint16, masks are (H, W) uint8 class ids. What Pil
 Pillow cuts to 8 bits, and every TIFF that is more than one page of one or three bands.
 """
 
+import os
 import struct
 import warnings
 import zlib
@@ -28,6 +29,12 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 MAX_BANDS = 16
 """Bands of one image, without its alpha band; a file with more is hardly meant to be one image."""
+
+MAX_PIXELS_VARIABLE = "CO2S_MAX_PIXELS"
+"""Environment variable with the most pixels that an image may have (default 178 956 970, as Pillow's own limit).
+
+A file of a few hundred bytes may claim 10^10 pixels, and whoever decodes it runs out of memory.
+"""
 
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey values of 2 and 4 bits to fill 0..255
@@ -113,6 +120,7 @@ def _read_with_pillow(path: ImageFile, num_bands: int | None) -> tuple[NDArray[A
 
 def _read_with_rasterio(path: ImageFile, num_bands: int | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     with _opened_with_rasterio(path) as dataset:
+        _check_pixels(path, dataset.width, dataset.height)
         # GDAL knows better than the TIFF header whether a fourth band is alpha.
         alpha = [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind.name == "alpha"]
         alpha_is_band = dataset.count == num_bands
@@ -208,14 +216,50 @@ def write_mask(path: str | Path, mask: NDArray[np.uint8]) -> None:
 def _opened(path: ImageFile) -> Iterator[Image.Image]:
     """Open an image file and turn what fails, here or while decoding, into one `ImageError`."""
     try:
-        with Image.open(_bytes_of(path)) as image:
+        with _pillow(path) as image:
             yield image
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        raise _too_large(path, "too many") from None
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist; check the folder and the list that name it.") from None
     except _DECODE_ERRORS as error:
         raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _pillow(path: ImageFile) -> Iterator[Image.Image]:
+    """Open with Pillow under our own limit of pixels, about which Pillow only warns in part."""
+    limit = _max_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < limit / 2:
+        Image.MAX_IMAGE_PIXELS = -(-limit // 2)  # the variable says so; Pillow refuses twice as many
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(_bytes_of(path)) as image:
+            _check_pixels(path, image.width, image.height)
+            yield image
+
+
+def _max_pixels() -> int:
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    if not text:
+        return 2 * (Image.MAX_IMAGE_PIXELS or 2**62)
+    if not text.isdecimal() or int(text) < 1:
+        raise ImageError(f"The environment variable {MAX_PIXELS_VARIABLE} is {text!r}; expected a number of pixels.")
+    return int(text)
+
+
+def _check_pixels(path: ImageFile, width: int, height: int) -> None:
+    if width * height > _max_pixels():
+        raise _too_large(path, f"{width}x{height}")
+
+
+def _too_large(path: ImageFile, size: str) -> ImageError:
+    return ImageError(
+        f"{path} says that it has {size} pixels; expected at most {_max_pixels()}. Where you trust the file and have "
+        f"the memory, set the environment variable {MAX_PIXELS_VARIABLE}; or cut it into tiles."
+    )
 
 
 @contextmanager
@@ -231,7 +275,9 @@ def _opened_with_rasterio(path: ImageFile) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies does not matter here
-            with rasterio.Env(), rasterio.open(_bytes_of(path)) as dataset:
+            # Left to choose, GDAL would also find formats in it that name further files, here or on the net.
+            driver = "GTiff" if _starts_like_tiff(path) else "PNG"
+            with rasterio.Env(), rasterio.open(_bytes_of(path), driver=driver) as dataset:
                 yield dataset
     except ImageError:
         raise
@@ -246,7 +292,7 @@ def _bytes_of(path: ImageFile) -> str | Path | BytesIO:
 def _needs_rasterio(path: ImageFile) -> bool:
     """Whether Pillow would lose bands, bits or the mask of a file, or cannot open it though it is a TIFF."""
     try:
-        with Image.open(_bytes_of(path)) as image:
+        with _pillow(path) as image:
             raw_mode = _raw_mode(image)
             is_grey16 = _is_grey16(image.mode, raw_mode)
             loses_bits = not is_grey16 and (image.mode in ("I", "F") or ";16" in raw_mode)
@@ -256,7 +302,7 @@ def _needs_rasterio(path: ImageFile) -> bool:
             is_plain &= _tag(image, 277) in (None, len(image.getbands()))  # samples per pixel; Pillow may skip some
             has_more = getattr(image, "n_frames", 1) > 1 or Path(f"{path}.msk").is_file()
             return loses_bits or not is_plain or has_more
-    except _DECODE_ERRORS:
+    except _DECODE_ERRORS:  # an `ImageError` is one, too
         return _starts_like_tiff(path)
 
 

@@ -44,6 +44,8 @@ class LabelMap:
         for value, target in self.entries:
             if isinstance(value, tuple) and (len(value) != 3 or not all(0 <= level <= 255 for level in value)):
                 raise LabelMapError(f"The label map names the colour {value}; expected three levels in 0..255.")
+            if isinstance(value, int) and not -(2**31) <= value < 2**32:
+                raise LabelMapError(f"The label map names an id of {value.bit_length()} bits; expected ids of 32 bits.")
             if value in seen:
                 raise LabelMapError(f"The label map names {show_value(value)} twice; expected one target per value.")
             if not 0 <= target <= IGNORE:

@@ -50,9 +50,11 @@ def load_model(model: str, device: str | None, dtype: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-    loaded = AutoModelForSemanticSegmentation.from_pretrained(model, dtype=getattr(torch, dtype))
+    loaded = AutoModelForSemanticSegmentation.from_pretrained(
+        model, dtype=getattr(torch, dtype), trust_remote_code=False
+    )
     device = device or (f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
-    return loaded.eval().to(device), AutoImageProcessor.from_pretrained(model)
+    return loaded.eval().to(device), AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
 
 
 __all__ = ["DTYPES", "SUFFIXES", "load_model", "scene_paths"]

@@ -1,5 +1,6 @@
 """The model card, README.md of a saved model, and what goes with it: made of facts of the run and of nothing else."""
 
+import html
 import math
 import os
 import re
@@ -150,7 +151,7 @@ def model_card(facts: CardFacts) -> str:
         name=facts.name,
         model=MODELS[facts.model],
         method=METHODS.get(facts.method, f"Trained with the method `{facts.method}`."),
-        classes="\n".join(f"- `{index}` {name}" for index, name in enumerate(facts.classes)),
+        classes="\n".join(f"- `{index}` {_plain(name)}" for index, name in enumerate(facts.classes)),
         results=_results(facts),
         data=_data(facts),
         training=_training(facts),
@@ -247,7 +248,7 @@ def _results(facts: CardFacts) -> str:
                 f"{len(facts.classes)}."
             )
     rows = [
-        (name.replace("|", "\\|"), [numbers["per_category_iou"][index] for numbers in columns.values()])
+        (_plain(name), [numbers["per_category_iou"][index] for numbers in columns.values()])
         for index, name in enumerate(facts.classes)
     ]
     further = {
@@ -273,7 +274,7 @@ def _data(facts: CardFacts) -> str:
     counts = {"labelled": facts.num_labelled, "unlabelled": facts.num_unlabelled, "validation": facts.num_validation}
     images = ", ".join(f"{count} {name}" for name, count in counts.items() if count is not None)
     said = {
-        "Data set": facts.data.title if facts.data.page is None else f"[{facts.data.title}]({facts.data.page})",
+        "Data set": _linked(facts.data.title, facts.data.page),
         "On the Hub": facts.data.hub_id,
         "Protocol": facts.data.protocol,
         "Images": images or None,
@@ -282,7 +283,8 @@ def _data(facts: CardFacts) -> str:
         "Citation": facts.data.citation,
         "Note": facts.data.note,
     }
-    return "\n".join(f"- {label}: {value}" for label, value in said.items() if value)
+    linked = said.pop("Data set")
+    return "\n".join([f"- Data set: {linked}", *(f"- {k}: {_plain(str(value))}" for k, value in said.items() if value)])
 
 
 def _environment(facts: CardFacts) -> str:
@@ -321,6 +323,16 @@ def _limits(facts: CardFacts) -> list[str]:
             "example above read RGB only."
         )
     return limits
+
+
+def _plain(text: str) -> str:
+    """Other people's words on one line of Markdown: a class name must not end a table, nor bring HTML or a link."""
+    return re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def _linked(title: str, page: str | None) -> str:
+    is_page = page is not None and re.fullmatch(r"https?://[^\s()<>]+", page)
+    return f"[{_plain(title)}]({page})" if is_page else _plain(title)
 
 
 def _percent(fraction: float | None) -> str:

@@ -59,7 +59,7 @@ def load(source: str | PathLike[str]) -> SegmentationPreTrainedModel:
     Raises:
         ValueError: `source` holds another model, or one that was quantised already.
     """
-    model = AutoModelForSemanticSegmentation.from_pretrained(source, dtype=torch.float32)
+    model = AutoModelForSemanticSegmentation.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
     if not isinstance(model, SegmentationPreTrainedModel):
         raise ValueError(f"{source} holds a {type(model).__name__}, expected a model of co2s_hf.")
     if getattr(model.config, "quantization_config", None) is not None:
@@ -157,7 +157,7 @@ def preprocessing(source: str | PathLike[str], model: SegmentationPreTrainedMode
         "window_stride_px": config.window_stride_px,
     }
     with contextlib.suppress(OSError):  # a folder may hold a model alone
-        processor = AutoImageProcessor.from_pretrained(source).to_dict()
+        processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False).to_dict()
         facts["image_processor"] = {name: value for name, value in processor.items() if name != "auto_map"}
     return facts
 
@@ -205,7 +205,7 @@ def export_int8(source: str | PathLike[str], output: str | PathLike[str], *, for
     with _beside(path) as folder:
         quantised(source, model).save_pretrained(folder)
         with contextlib.suppress(OSError):  # a folder may hold a model alone
-            AutoImageProcessor.from_pretrained(source).save_pretrained(folder)
+            AutoImageProcessor.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)
         difference, agreement = compare(model, torch_predict(type(model).from_pretrained(folder).eval()))
         megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
         if path.exists():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedConfig
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, BaseImageProcessor, PreTrainedConfig
 
 from segmentation_view import NO_DATA, ClassMap
 
@@ -102,15 +102,19 @@ def _load(name: str) -> Segmenter:
     source, _, revision = name.partition("@")
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        kind = PreTrainedConfig.get_config_dict(source, **options)[0].get("model_type")
+        config = PreTrainedConfig.get_config_dict(source, **options)[0]
+        kind = config.get("model_type")
     except Exception as error:  # the Hub and the file system fail in many ways, and each means the same to a user
         logger.warning("no configuration of %s", name, exc_info=error)
         raise ModelError(f"{name} cannot be found. Check the spelling, user/model, and that it is public.") from error
     if kind not in MODEL_TYPES:
         raise ModelError(f"{name} is a {kind} model; this page shows models of {' and '.join(MODEL_TYPES)}.")
     try:
+        _check_code(source, config, options)
         processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=True, **options)
         model = AutoModelForSemanticSegmentation.from_pretrained(source, trust_remote_code=True, **options)
+    except ModelError:
+        raise
     except Exception as error:
         logger.warning("could not load %s", name, exc_info=error)
         raise ModelError(f"{name} cannot be loaded; files may be missing or of another version.") from error
@@ -118,6 +122,15 @@ def _load(name: str) -> Segmenter:
         raise ModelError(f"{name} has {model.config.num_labels} classes; this page shows up to {MAX_CLASSES}.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Segmenter(name, model.eval().to(device), processor)
+
+
+def _check_code(source: str, config: dict[str, Any], options: dict[str, Any]) -> None:
+    """`ModelError` where a model brings code of another repository: whoever chose the model has not chosen that one."""
+    processor = BaseImageProcessor.get_image_processor_dict(source, **options)[0]
+    for value in [value for file in (config, processor) for value in (file.get("auto_map") or {}).values()]:
+        entries = [value] if isinstance(value, str) else value
+        for repository in {str(entry).rpartition("--")[0] for entry in entries} - {"", source}:
+            raise ModelError(f"{source} runs code of {repository}, another repository; this page does not.")
 
 
 __all__ = ["ModelError", "Segmenter", "Segmenters"]

@@ -228,3 +228,18 @@ def test_no_file_of_training_shadows_a_library():
     # Run as a script, training/train_semi.py has its own folder first on the path.
     names = {path.stem for path in (ROOT / "training").iterdir()}
     assert names and not names & LIBRARIES
+
+
+def test_no_loader_runs_code_of_a_model():
+    loads = [
+        (
+            f"{path.relative_to(ROOT)}: {ast.unparse(node)[:60]}",
+            {word.arg: ast.unparse(word.value) for word in node.keywords},
+        )
+        for folder in ("co2s_hf", "training")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("Auto")
+        if ast.unparse(node.func).endswith(".from_pretrained")
+    ]
+    assert loads and [where for where, words in loads if words.get("trust_remote_code") != "False"] == []

@@ -1,5 +1,7 @@
 """Reading checkpoint files without running anything in them, and writing folders whole or not at all."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,22 @@ def test_force_replaces_models_only(tmp_path):
     for path in (tmp_path / "photos", tmp_path / "photos" / "one.jpg"):
         with pytest.raises(ValueError, match="is no model folder, so --force does not replace it"):
             check_output(path, force=True)
+
+
+def test_tensors_larger_than_their_file_are_refused(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(10**12)}, tmp_path / "a.pth")
+    with pytest.raises(
+        ValueError, match="a.pth holds .* bytes and tensors of 4000000000000, expected tensors that are"
+    ):
+        read_checkpoint(tmp_path / "a.pth", PARTS)
+    with zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("b/data/0", bytes(10**6))
+    with pytest.raises(ValueError, match="b.pth is no readable checkpoint"):
+        read_checkpoint(tmp_path / "b.pth", PARTS)
+
+
+@pytest.mark.parametrize("content", [b"}", b"\x80\x02X\xff", b"PK\3\4" + bytes(60) + b"PK\5\6" + bytes(18)])
+def test_bytes_that_break_a_reader_are_refused_by_name(tmp_path, content):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="a.pth"):
+        read_checkpoint(tmp_path / "a.pth", PARTS)

@@ -156,3 +156,30 @@ def test_colours():
 
 def test_paths_of_root_are_normal(changed, tmp_path):
     assert changed(lambda content: content.update(root="a/..")).root == Path(tmp_path)
+
+
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (BOMB, "aliases stand for more than 1000000 values"),
+        ("&a [*a]", "aliases stand for more than"),
+        ("[" * 100_000, "more than 20 brackets deep"),
+        ("- " * 5000, "recursion"),
+        ("x: 0x" + "f" * 5000, "a number of more than 64 bits"),
+        ("x: 2024-99-99", "month"),
+        ("x: !!timestamp y", "groupdict"),
+        ("x: !!python/object/apply:os.system [id]", "could not determine a constructor"),
+    ],
+)
+def test_yaml_that_means_harm_is_named(tmp_path, text, found):
+    (tmp_path / "dataset.yaml").write_text(text)
+    with pytest.raises(DescriptionError, match=f"dataset.yaml(.|\\n)*{found}"):
+        DatasetDescription.load(tmp_path / "dataset.yaml")
+
+
+def test_a_target_that_is_a_list_is_a_problem_like_others(changed):
+    problems = refused(changed, lambda c: c["label_map"].update({77: ["water"]}))
+    assert problems["label_map.77"].found == "['water']"

@@ -343,3 +343,14 @@ def test_an_encoding_that_looks_mistaken_is_refused(root):
     split = find_split(root, classes=CLASSES, labelled=["t0_0.png"], validation=["t3_0.png"], label_map=lowered)
     with pytest.raises(DataError, match=r"do not fit their label map: .*reduce_zero_label twice.* Map 0 to field"):
         check_split(split)
+
+
+def test_lists_that_are_no_text_and_names_that_no_file_has_are_named(root):
+    (root / "names.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="names.txt is not UTF-8 text"):
+        find_split(root, classes=CLASSES, labelled=["names.txt"], validation=["t3_0.png"])
+    (root / "names.txt").write_text("x" * 5000)
+    with pytest.raises(DataError, match="names.txt names 1 image that exist neither"):
+        find_split(root, classes=CLASSES, labelled=["names.txt"], validation=["t3_0.png"])
+    with pytest.raises(DataError, match='The entry "a/\\*\\*b" is no glob'):
+        find_split(root, classes=CLASSES, labelled=["a/**b"], validation=["t3_0.png"])

@@ -15,7 +15,7 @@ from PIL import Image
 from co2s_hf.__main__ import main
 from co2s_hf.data.description import DatasetDescription, write_document
 from co2s_hf.data.folders import DataError
-from co2s_hf.data.hub import _usable, fetch
+from co2s_hf.data.hub import _usable, fetch, read_named
 from co2s_hf.data.images import read_raw_mask
 
 datasets.disable_progress_bars()
@@ -293,11 +293,11 @@ def test_an_interrupted_run_goes_on_and_makes_the_same_bytes(tmp_path, monkeypat
     whole = fetch(str(tmp_path / "hub"), tmp_path / "whole", **options)
     seen, stop_at = [], stop
 
-    def usable(row, columns, place):
+    def usable(row, columns, place, source):
         seen.append(place)
         if len(seen) == stop_at:
             raise KeyboardInterrupt
-        return _usable(row, columns, place)
+        return _usable(row, columns, place, source)
 
     monkeypatch.setattr("co2s_hf.data.hub._usable", usable)
     with pytest.raises(KeyboardInterrupt):
@@ -378,3 +378,13 @@ def test_refusals_are_one_line_and_an_interruption_is_no_traceback(tmp_path, cap
     monkeypatch.setattr("co2s_hf.data.hub.read_image", interrupt)
     assert main(command) == 130
     assert capsys.readouterr().err.endswith("co2s: interrupted; the same command goes on\n")
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "http://127.0.0.1:9/a.png", "zip://a::http://127.0.0.1:9/a", "x::hf://a"]
+)
+def test_rows_name_files_of_their_own_only(tmp_path, path):
+    (tmp_path / "a.png").write_bytes(b"a")
+    assert read_named(str(tmp_path / "a.png"), str(tmp_path)) == b"a"
+    with pytest.raises(DataError, match="Nothing was opened"):
+        read_named(path, str(tmp_path))

@@ -314,3 +314,16 @@ def test_raw_masks_with_transparency_or_fractions_are_refused(tmp_path):
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(ImageError, match=r"float\.tif holds .* expected a mask of ids"):
         read_raw_mask(tmp_path / "float.tif")
+
+
+def test_the_limit_of_pixels_is_raised_by_a_variable(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("L", (30, 20)).save(path)
+    monkeypatch.setenv("CO2S_MAX_PIXELS", "599")
+    with pytest.raises(ImageError, match="a.png says that it has 30x20 pixels; expected at most 599.*CO2S_MAX_PIXELS"):
+        read_image(path)
+    monkeypatch.setenv("CO2S_MAX_PIXELS", "600")
+    assert read_image(path).shape == (20, 30, 1)
+    monkeypatch.setenv("CO2S_MAX_PIXELS", "many")
+    with pytest.raises(ImageError, match="CO2S_MAX_PIXELS is 'many'; expected a number"):
+        read_image(path)

@@ -147,3 +147,8 @@ def test_a_map_goes_to_worker_processes():
     label_map.apply(np.array([[5]]))  # fills the tables
     copy = pickle.loads(pickle.dumps(label_map))
     assert copy == label_map and copy.apply(np.array([[5]])).tolist() == [[0]]
+
+
+def test_ids_that_no_mask_holds_are_refused():
+    with pytest.raises(LabelMapError, match="an id of 1329 bits; expected ids of 32 bits"):
+        LabelMap(((10**400, 0),))

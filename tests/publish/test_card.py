@@ -241,3 +241,11 @@ def test_the_command_tells_nothing_about_the_machine():
     card = model_card(CardFacts(**{**BARE, "training_command": command}))
     assert "\npython training/train_semi.py --data_dir dubai --a=y --classes 'bare soil' runs/a\n" in card
     assert "secret" not in card
+
+
+def test_words_of_others_stay_words():
+    name = "<script>a</script> | [x](javascript:b) `c`\n## Heading"
+    facts = CardFacts(**BARE | {"classes": (name, "b")}, data=DataFacts(title=name, page="javascript:d", licence=name))
+    card = model_card(facts)
+    assert "<script>" not in card and "\n## Heading" not in card and "](javascript:d" not in card
+    assert "- `0` &lt;script&gt;a&lt;/script&gt; \\| \\[x\\](javascript:b) \\`c\\` ## Heading" in card

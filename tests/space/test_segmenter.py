@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -49,3 +52,12 @@ def test_what_is_no_model_of_ours_gets_a_sentence(segmenters, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "co2s"}')
     with pytest.raises(ModelError, match="cannot be loaded"):
         segmenters.get(str(tmp_path))
+
+
+def test_code_of_another_repository_is_not_run(segmenters, space_model, tmp_path):
+    folder = shutil.copytree(space_model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"]["AutoModel"] = "evil/repo--evil.Evil"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="runs code of evil/repo, another repository"):
+        segmenters.get(str(folder))

@@ -59,7 +59,7 @@ def teacher_facts(name: str, open_clip_model: str | None = None) -> TeacherFacts
         towers = OpenClipTowers(name, open_clip_model)
         blank = torch.zeros(1, 3, towers.size_px, towers.size_px)
         return TeacherFacts(name, towers.patch_features(blank).shape[1], towers.size_px, open_clip_model)
-    vision = _vision_config(AutoConfig.from_pretrained(name))
+    vision = _vision_config(AutoConfig.from_pretrained(name, trust_remote_code=False))
     return TeacherFacts(name, vision.hidden_size, vision.image_size if vision.model_type in _TOWERS else None)
 
 
@@ -109,7 +109,7 @@ class Teacher(nn.Module):
 class _TransformersTower(nn.Module):
     def __init__(self, name: str, official: bool) -> None:
         super().__init__()
-        kind = AutoConfig.from_pretrained(name).model_type
+        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         tower, prefix_tokens = _TOWERS.get(kind, (AutoModel, None))
         self.model = tower.from_pretrained(name, dtype=torch.float32).eval().requires_grad_(False)
         if official and kind == "dinov2":

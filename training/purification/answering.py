@@ -27,8 +27,10 @@ class AnsweringModel:
         self.device = torch.device(device)
         self.dtype = precision_on(self.device)
         try:
-            model: Any = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=self.dtype)
-            self.processor: Any = AutoProcessor.from_pretrained(source, revision=revision)
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                source, revision=revision, dtype=self.dtype, trust_remote_code=False
+            )
+            self.processor: Any = AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ValueError(
                 f"{source} is no model that answers questions about pictures; expected one in transformers format, "

@@ -168,7 +168,7 @@ def parse_choice(text: str, options: Sequence[str], letters: str) -> int | None:
     for found in _OBJECT.findall(text):
         try:
             answer = json.loads(found).get("answer")
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or nested beyond any sense
             continue
         if not isinstance(answer, str):
             continue

@@ -235,7 +235,7 @@ def _object(text: str) -> tuple[str, Box] | None:
     """Label in lower case and box of a JSON object; None where it is not one of these."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested beyond any sense
         return None
     label = next((values[key] for key in _LABEL_KEYS if isinstance(values.get(key), str)), None)
     box = next((_box(values[key]) for key in _BOX_KEYS if isinstance(values.get(key), list)), None)
@@ -245,7 +245,7 @@ def _object(text: str) -> tuple[str, Box] | None:
 def _box(values: Sequence[Any]) -> Box | None:
     try:
         x1, y1, x2, y2 = (float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 

@@ -53,8 +53,8 @@ class TransformersTowers:
         self.device = torch.device(device)
         self.dtype = precision_on(self.device)
         try:
-            model: Any = AutoModel.from_pretrained(source, revision=revision, dtype=self.dtype)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, revision=revision)
+            model: Any = AutoModel.from_pretrained(source, revision=revision, dtype=self.dtype, trust_remote_code=False)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
             self.features = model.get_image_features, model.get_text_features
             self.size_px = int(model.config.vision_config.image_size)
         except (AttributeError, TypeError, OSError, ValueError) as error:
@@ -124,7 +124,7 @@ def load_towers(
 def _statistics(source: str, revision: str | None) -> tuple[Any, Any]:
     """Mean and deviation that the pictures of a model had; CLIP's where it does not say."""
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(source, revision=revision)
+        processor: Any = AutoImageProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
     except (OSError, ValueError):
         return CLIP_MEAN, CLIP_STD
     return processor.image_mean, processor.image_std

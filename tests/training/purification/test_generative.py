@@ -98,3 +98,8 @@ def test_parameters_name_what_was_asked(bank):
 def test_refuses_an_unknown_reading(bank):
     with pytest.raises(ValueError, match="logits, json"):
         GenerativeScorer(Knowing("road"), bank, reading="words")
+
+
+def test_answers_nested_beyond_sense_are_no_answers():
+    deep = '{"answer": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    assert generative.parse_choice(deep + '{"answer": "B"}', ["water", "road"], "AB") == 1

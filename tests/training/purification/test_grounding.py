@@ -110,3 +110,9 @@ def test_refuses_an_unknown_frame(bank):
         ValueError, match="detecting is a smolvlm, and what its coordinates are counted in is not known"
     ):
         GroundingScorer(Detecting("", "smolvlm"), None, bank)
+
+
+def test_boxes_nested_beyond_sense_or_beyond_numbers_are_no_boxes():
+    deep = '{"label": "road", "bbox_2d": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    huge = '{"label": "road", "bbox_2d": [1, 2, 3, 1' + "0" * 400 + "]}"
+    assert parse_detections(deep + huge + '{"label": "road", "bbox_2d": [1, 2, 3, 4]}', WORDS) == [(1, (1, 2, 3, 4))]
