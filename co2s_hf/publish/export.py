@@ -25,6 +25,7 @@ from ..segmentation import SegmentationPreTrainedModel
 SIZES = ((96, 96), (64, 160), (101, 67))  # one square, one wide, one that is no multiple of any patch
 BATCHES = (1, 3)
 TOLERANCE = 1e-3  # of logits: rounding in another order stays far below
+LARGEST_PATCH_PX = 16  # of all backbones
 NO_WINDOW_PX = 1 << 40  # larger than any image
 ONE_FILE_BYTES = int(1.5 * 2**30)  # protobuf holds 2 GiB
 ROUNDS = 10
@@ -130,8 +131,10 @@ def write_onnx(
     forward, fields = single.forward, list(single.predictions.values())
     single.forward = lambda pixel_values: {field: getattr(forward(pixel_values), field) for field in fields}
     axes = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
-    # Two rows and two odd sides: what torch sees as 1, or as equal to something else, it takes for constant.
-    sample: Any = {"pixel_values": torch.zeros(2, model.config.num_channels, 72, 104)}
+    # What torch sees as 1, or as equal to something else, it takes for constant: so two images, of two different numbers
+    # of patches on their sides, both unlike the number of classes, and not whole patches.
+    sides = [(model.config.num_labels + more) * LARGEST_PATCH_PX - 3 for more in (3, 6)]
+    sample: Any = {"pixel_values": torch.zeros(2, model.config.num_channels, *sides)}
     config = OnnxConfig(dynamic=True, dynamic_shapes={"pixel_values": axes}, opset_version=opset)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress
         program = OnnxExporter().export(single, sample, config).program
