@@ -175,7 +175,7 @@ def test_refuses_missing_or_damaged_random_states(tmp_path):
     with pytest.raises(CheckpointError, match=r"is no finished checkpoint: its run.json cannot be read"):
         load()
     (path / "run.json").write_text('{"format": 0}')
-    with pytest.raises(CheckpointError, match=r"has format 0, this version reads format 1"):
+    with pytest.raises(CheckpointError, match=r"has format 0, this version reads format 2"):
         load()
 
 
