@@ -83,7 +83,7 @@ def test_a_folder_that_is_no_cache_says_so(cache, tmp_path, image):
 
 
 def test_an_interrupted_write_leaves_nothing(cache, image, monkeypatch):
-    def interrupted(tensors, path):
+    def interrupted(tensors, path, metadata):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
