@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
+from tqdm.auto import tqdm
 
 LOCK = ".lock"
 """File in the output folder that the run of the folder has locked."""
@@ -149,19 +150,19 @@ def plain_end(program: str) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        tqdm.write(f"{program}: error: {error}", file=sys.stderr)  # above the progress bar
         raise SystemExit(2) from error
     except RuntimeError as error:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if not distributed or not _NOBODY_THERE.search(str(error)):
             raise
         reason = str(error).strip().splitlines()[0]
-        print(
+        tqdm.write(
             f"{program}: error: another process of this run is gone or does not answer ({reason}); its own output says "
             "why. The last checkpoint is whole: go on with --resume.",
             file=sys.stderr,
-            flush=True,
         )
+        sys.stderr.flush()
         os._exit(1)  # a clean end would wait for the others
 
 
