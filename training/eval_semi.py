@@ -48,7 +48,7 @@ def evaluate(
         accelerator: gives device, precision and the sum over processes.
         threshold: confidence from which a prediction would have become a pseudo-label.
         align_corners: how logits are resized where labels have another size; True as the papers' code does.
-        stopped: asked ahead of every image; where it says so, the rest is left out and the numbers are of no use.
+        stopped: asked behind every image; where it says so, the rest is left out and the numbers are of no use.
 
     Returns:
         By prediction of the model, the numbers of `MeanIoU` and `PseudoLabelQuality`.
@@ -61,13 +61,13 @@ def evaluate(
     was_training = model.training
     model.eval()
     for pixel_values, labels, _ in tqdm(images, "evaluate", leave=False, disable=not accelerator.is_main_process):
-        if stopped():
-            break
         labels = labels.to(device)
         for name, logits in predict(model, pixel_values, labels.shape, accelerator, align_corners).items():
             # On whole images max takes a sixth of the time of argmax (CPU, torch 2.15).
             scores[name].add_batch(predictions=logits.max(1).indices, references=labels[None])
             qualities[name].update(logits, labels[None])
+        if stopped():
+            break
     model.train(was_training)
     total = partial(accelerator.reduce, reduction="sum")
     return {

@@ -41,8 +41,8 @@ def save_model(
             Co2SImageProcessor(image_mean=bare.config.image_mean, image_std=bare.config.image_std).save_pretrained(
                 unfinished
             )
-            write_checksums(unfinished)
             write_card(unfinished, card_facts(arguments, split, state["history"][-1], state["seconds"]))
+            write_checksums(unfinished)
             if folder.exists():
                 folder.rename(old)
             unfinished.rename(folder)

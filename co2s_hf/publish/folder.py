@@ -69,9 +69,9 @@ def check_folder(folder: Path) -> list[str]:
 
 
 def write_checksums(folder: Path) -> None:
-    """Note the SHA-256 of every file of a model folder that no card has been written to yet, in `SHA256SUMS`."""
+    """Note the SHA-256 of every file of a model folder in `SHA256SUMS`, but of its card, which is completed later."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    text = "".join(f"{_digest(folder / name)}  {name}\n" for name in names if name != CHECKSUMS)
+    text = "".join(f"{_digest(folder / name)}  {name}\n" for name in names if name not in (CHECKSUMS, "README.md"))
     (folder / CHECKSUMS).write_text(text, encoding="utf-8")
 
 

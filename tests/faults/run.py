@@ -149,6 +149,24 @@ OTHERS: dict[str, Callable[[Path, int], Iterator[Outcome]]] = {
 }
 
 
+def count(name: str, tries: int, outcomes: Counter[bool]) -> None:
+    """Try a kind of fault, and count what survived."""
+    base, began = Path(tempfile.mkdtemp(prefix="faults-")), time.monotonic()
+    try:
+        kind = OTHERS[name] if name in OTHERS else partial(interrupted, name)
+        for outcome in kind(base, tries):
+            outcomes[not outcome] += 1
+            if outcome:
+                print(f"LOST  {name}: {outcome}", flush=True)
+    finally:
+        while SERVERS:
+            server = SERVERS.pop()
+            kill(server)
+            os.waitpid(server, 0)
+        shutil.rmtree(base, ignore_errors=True)
+        print(f"{name}: {outcomes.total()} tries in {time.monotonic() - began:.0f} s", flush=True)
+
+
 def main() -> int:
     """Run the kinds that are asked for, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -158,23 +176,15 @@ def main() -> int:
     arguments = parser.parse_args()
     counts = QUICK if arguments.quick else FULL
     table: list[tuple[str, int, int, int]] = []
-    for name in arguments.only or counts:
-        tries, outcomes = arguments.tries or counts[name], Counter()
-        base, began = Path(tempfile.mkdtemp(prefix="faults-")), time.monotonic()
-        try:
-            kind = OTHERS[name] if name in OTHERS else partial(interrupted, name)
-            for outcome in kind(base, tries):
-                outcomes[not outcome] += 1
-                if outcome:
-                    print(f"LOST  {name}: {outcome}", flush=True)
-        finally:
-            while SERVERS:
-                server = SERVERS.pop()
-                kill(server)
-                os.waitpid(server, 0)
-            shutil.rmtree(base, ignore_errors=True)
-        table.append((name, outcomes.total(), outcomes[True], outcomes[False]))
-        print(f"{name}: {outcomes.total()} tries in {time.monotonic() - began:.0f} s", flush=True)
+    try:
+        for name in arguments.only or counts:
+            outcomes: Counter[bool] = Counter()
+            try:
+                count(name, arguments.tries or counts[name], outcomes)
+            finally:
+                table.append((name, outcomes.total(), outcomes[True], outcomes[False]))
+    except KeyboardInterrupt:
+        print("interrupted: the rest was not tried")
     print(f"\n{'fault class':<28}{'tries':>8}{'survived':>10}{'lost data':>11}")
     for name, tries, survived, lost in table:
         print(f"{name:<28}{tries:>8}{survived:>10}{lost:>11}")
