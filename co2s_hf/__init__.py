@@ -7,6 +7,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 
 from .configuration_co2s import Co2SConfig
 from .configuration_dinov2_dpt import Dinov2DPTConfig
+from .geo.pipeline import LandCoverPipeline
+from .geo.pipeline import register as _register_pipeline
 from .image_processing_co2s import Co2SImageProcessor
 from .modeling_co2s import Co2SForSemanticSegmentation, Co2SOutput
 from .modeling_dinov2_dpt import Dinov2DPTForSemanticSegmentation, Dinov2DPTOutput
@@ -27,6 +29,7 @@ for _config, _model in (
     _config.register_for_auto_class()
     _model.register_for_auto_class("AutoModelForSemanticSegmentation")
 Co2SImageProcessor.register_for_auto_class()
+_register_pipeline()
 
 __all__ = [
     "Co2SConfig",
@@ -36,5 +39,6 @@ __all__ = [
     "Dinov2DPTConfig",
     "Dinov2DPTForSemanticSegmentation",
     "Dinov2DPTOutput",
+    "LandCoverPipeline",
     "__version__",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .convert import command as convert
 from .data import command as data
+from .geo import command as geo
 from .publish import command as publish
 
 
@@ -28,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     data.add_commands(commands)
     convert.add_commands(commands)
+    geo.add_commands(commands)
     publish.add_commands(commands)
     return parser
 

@@ -106,6 +106,10 @@ class Dinov2DPTConfig(PreTrainedConfig):
     window_stride_px: int | None = None  # None: 5/6 of the window
     initializer_range: float = 0.02
 
+    # What the images of training were, as far as it is known: gsd_m (metres per pixel), dtype, and mean and std of each
+    # band on the scale [0, 1]. Changes nothing that the model computes; scenes are compared with it.
+    training_images: dict[str, Any] | None = None
+
     if TYPE_CHECKING:
         num_labels: int  # transformers declares it as optional; here there always are classes
 

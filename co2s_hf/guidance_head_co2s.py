@@ -3,7 +3,6 @@
 The VLG decoder of Co2S (arXiv 2512.23035). Its weights are initialised in `Co2SPreTrainedModel._init_weights`.
 """
 
-import itertools
 from typing import Any
 
 import torch
@@ -157,8 +156,7 @@ class Co2SUpsample(nn.Module):
     """Doubles the resolution of the per-class maps and mixes a skip feature of the image into each of them.
 
     relu(norm(conv1(cat(upsample(x), skip)))), then conv2. conv1 is linear in its two inputs, so the skip's share is
-    computed once for each image instead of once for each class. And the transposed convolution is composed with the
-    other share: of the 3x3 pixels that conv1 sees, two by two pixels of x are the source.
+    computed once for each image instead of once for each class, and the other share is composed with `upsample`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, skip_channels: int):
@@ -183,16 +181,13 @@ class Co2SUpsample(nn.Module):
 
     def _double(self, hidden_states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """conv1(upsample(x)) without the bias, `weight` the share of conv1: (out, upsampled, 3, 3)."""
-        height, width = hidden_states.shape[-2:]
-        out_channels = weight.shape[0]
-        # Pixel (2 i + a, 2 j + b) of the result is a sum over y, x in -1, 0, 1 of pixels (2 i + a + y, 2 j + b + x) of
-        # the upsampled map, and that is pixel s = (a + y) mod 2, t = (b + x) mod 2 made of x at (i, j) or a neighbour.
-        kernel = weight.new_zeros(2, 2, out_channels, self.upsample.in_channels, 2, 2)
-        for a, y, b, x in itertools.product((0, 1), (-1, 0, 1), (0, 1), (-1, 0, 1)):
-            part = weight[:, :, y + 1, x + 1] @ self.upsample.weight[:, :, (a + y) % 2, (b + x) % 2].T
-            # floor((a + y) / 2) is -1, 0 or 1; the two by two pixels of phase a begin at a - 1
-            kernel[a, b, :, :, (a + y) // 2 - a + 1, (b + x) // 2 - b + 1] += part
-        phases = F.conv2d(hidden_states, kernel.flatten(0, 2), padding=1).unflatten(1, (2, 2, out_channels))
+        (height, width), out_channels = hidden_states.shape[-2:], weight.shape[0]
+        # Together they are one transposed convolution of stride 2 and 4x4 pixels. Phase (a, b) of its result, pixels
+        # (2 i + a, 2 j + b), is an ordinary convolution with every other of these: two by two pixels from i + a - 1 on.
+        kernel = F.conv2d(self.upsample.weight, weight, padding=2).flip(2, 3)
+        # (in, out, 4, 4) -> (in, out, 2, a, 2, b) -> (a * b * out, in, 2, 2)
+        kernel = kernel.unflatten(3, (2, 2)).unflatten(2, (2, 2)).permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
+        phases = F.conv2d(hidden_states, kernel, padding=1).unflatten(1, (2, 2, out_channels))
         # (batch, 2, 2, channels, h + 1, w + 1) -> (batch, channels, 2 h, 2 w); unbound, as slices cost more backward
         rows = [
             torch.stack([of_ab[..., a : a + height, b : b + width] for b, of_ab in enumerate(of_a.unbind(1))], dim=-1)

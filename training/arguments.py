@@ -180,6 +180,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--mixed_precision", choices=["no", "bf16", "fp16"], default="no")
+    train.add_argument(
+        "--activation_checkpointing",
+        action="store_true",
+        help="compute what the backbones would keep for the backward pass again: less memory, more time, same results",
+    )
     train.add_argument("--cpu_threads", type=int, help="of each process on a CPU; default: the cores shared out evenly")
     train.add_argument("--num_workers", type=int, default=2)
     train.add_argument("--cache_gb", type=float, default=2.0, help="memory for decoded images")

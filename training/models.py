@@ -31,7 +31,21 @@ def model_config(arguments: Namespace, classes: Sequence[str]) -> PreTrainedConf
 
 
 def build_model(arguments: Namespace, classes: Sequence[str]) -> SegmentationPreTrainedModel:
-    """The model itself, its backbones pretrained where the arguments name weights."""
+    """The model to train, its backbones pretrained where the arguments name weights."""
+    model = _build(arguments, classes)
+    if arguments.activation_checkpointing:
+        checkpoint_activations(model)
+    return model
+
+
+def checkpoint_activations(model: SegmentationPreTrainedModel) -> None:
+    """Let the layers of the backbones compute their activations again in the backward pass, in train mode."""
+    # transformers 5.2x has a new name for it, and warns of the old one
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+
+
+def _build(arguments: Namespace, classes: Sequence[str]) -> SegmentationPreTrainedModel:
     if arguments.model == "dinov2_dpt":
         return Dinov2DPTForSemanticSegmentation.from_backbones(
             arguments.dino, classes, translators=translators(arguments), **_fields(arguments)

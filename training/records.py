@@ -6,18 +6,24 @@ import json
 import os
 import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoConfig
 
 from co2s_hf.data import hub, prepare
-from co2s_hf.data.folders import DataSplit
+from co2s_hf.data.band_statistics import BandStatistics
+from co2s_hf.data.folders import DataSplit, Sample
+from co2s_hf.data.images import read_image_and_valid
 from co2s_hf.pretrained_backbones import RGB
 from co2s_hf.publish.card import CardFacts, DataFacts
 from co2s_hf.publish.licences import Parent, find_licence_text
 from training.models import backbones, text_source
+
+LOOKED_AT = 64  # images whose statistics stand for all
 
 
 def card_facts(
@@ -72,6 +78,35 @@ def data_facts(folder: str | None) -> DataFacts:
         revision=record.get("revision") if on_hub else None,
         note=record.get("note") or None,
     )
+
+
+def training_images(
+    samples: Sequence[Sample], *, num_bands: int, nodata: int | None, gsd_m: float | None, image_scale: float
+) -> dict[str, Any]:
+    """What images of training are, for the model's configuration: scenes to be mapped are compared with it.
+
+    Args:
+        samples: of which at most `LOOKED_AT` are read, evenly spread.
+        num_bands: of an image.
+        nodata: value of bands without data.
+        gsd_m: metres per pixel of the files; None if unknown.
+        image_scale: factor on the size of every image.
+
+    Returns:
+        gsd_m (as the model sees it) and dtype, None if unknown or mixed; mean and std of each band on the scale [0, 1].
+    """
+    statistics, dtypes = BandStatistics(num_bands), set()
+    for sample in samples[:: -(-len(samples) // LOOKED_AT)]:
+        image, valid = read_image_and_valid(sample.image, nodata, num_bands=num_bands)
+        dtypes.add(str(image.dtype))
+        full = np.float32(np.iinfo(image.dtype).max)
+        statistics.update(image / full, valid)
+    return {
+        "gsd_m": None if gsd_m is None else gsd_m / image_scale,
+        "dtype": dtypes.pop() if len(dtypes) == 1 else None,
+        "mean": [round(float(value), 6) for value in statistics.mean],
+        "std": [round(float(value), 6) for value in statistics.std],
+    }
 
 
 def describe_run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -54,7 +54,7 @@ from training.publisher import LAST, MAIN, Publisher
 from training.purification.cache import CacheError, RegionCache
 from training.purification.decisions import PurifierSettings, background_ids
 from training.purification.purifier import Purifier
-from training.records import describe_run
+from training.records import data_facts, describe_run, training_images
 from training.report import class_table, draw_curves, write_metrics
 from training.views import ViewNeeds
 
@@ -109,6 +109,13 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         model = build_model(arguments, split.classes)
         select_trainable(model, arguments.trainable)
     config = model.config
+    config.training_images = training_images(
+        split.labelled,
+        num_bands=num_bands,
+        nodata=arguments.nodata,
+        gsd_m=data_facts(arguments.data_dir).gsd_m,
+        image_scale=arguments.image_scale,
+    )
     average_count = identity if accelerator.num_processes == 1 else lambda count: accelerator.reduce(count, "mean")
     with plain_refusals("train_semi.py"):
         method = METHODS[arguments.method].from_arguments(model, arguments, average_count, purifier=purifier)

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, DINOv3ViTConfig
 
 from co2s_hf import Co2SConfig, Co2SForSemanticSegmentation
+from co2s_hf.configuration_co2s import TINY_HEAD
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIZES = {
@@ -70,6 +71,7 @@ def build_model(size: str, num_classes: int, window_px: int = 4096) -> Co2SForSe
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
         window_px=window_px,
+        **(TINY_HEAD if size == "tiny" else {}),
     )
     torch.manual_seed(0)
     return Co2SForSemanticSegmentation(config).eval()

@@ -22,6 +22,7 @@ from tests.benchmarks.measure import (
 )
 from training.batches import Batch
 from training.methods.co2s import Co2S
+from training.models import checkpoint_activations
 from training.optim import build_optimizer, parameter_groups, select_trainable
 from training.parts.schedules import Progress
 
@@ -34,7 +35,9 @@ def main(argv: list[str] | None = None) -> list[dict]:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--side", type=int, default=256, help="of the images in px")
     arguments.add_argument("--batch_size", type=int, default=1, help="labelled and unlabelled images each")
-    arguments.add_argument("--checkpointing", action="store_true", help="compute the backbones' activations again")
+    arguments.add_argument(
+        "--activation_checkpointing", action="store_true", help="compute the backbones' activations again"
+    )
     arguments.add_argument("--peak", action="store_true", help="take two steps and print the peak memory only")
     arguments = arguments.parse_args(argv)
     torch.set_num_threads(arguments.threads)
@@ -77,8 +80,8 @@ def build_step(arguments, dtype: str) -> Callable[[], None]:
     torch.manual_seed(0)
     device = arguments.device
     model = build_model(arguments.size, arguments.num_classes).to(device).train()
-    if arguments.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if arguments.activation_checkpointing:
+        checkpoint_activations(model)
     select_trainable(model, "attention")
     optimizer = build_optimizer(parameter_groups(model, lr=1e-4))
     method, progress = Co2S(model), Progress(step=500, total_steps=1000)
@@ -121,7 +124,7 @@ def peak_of(arguments, dtype: str) -> float:
         "--batch_size": arguments.batch_size,
         "--dtype": dtype,
     }
-    flags = ["--checkpointing"] if arguments.checkpointing else []
+    flags = ["--activation_checkpointing"] if arguments.activation_checkpointing else []
     return peak_gb("tests.benchmarks.train_step", [*(str(part) for pair in given.items() for part in pair), *flags])
 
 

@@ -11,15 +11,18 @@ ROOT = Path(__file__).parents[2]
 SHIPS_WITH = {"torch", "transformers", "numpy", "PIL"} | sys.stdlib_module_names
 LIBRARIES = {"evaluate", "datasets", "accelerate", "transformers"}
 IMAGE_READERS = {"PIL", "rasterio", "cv2", "imageio", "skimage", "tifffile"}
-# Where a library may be imported; the image processor accepts PIL images and opens no file.
+# Where a library may be imported; the image processor accepts PIL images, the quick-look draws; they open no file.
 HOMES = {
-    "PIL": ("co2s_hf/data/images.py", "co2s_hf/image_processing_co2s.py"),
+    "PIL": ("co2s_hf/data/images.py", "co2s_hf/image_processing_co2s.py", "co2s_hf/geo/quicklook.py"),
     "gradio": ("model_cards/space/",),
     "matplotlib": ("training/report.py",),
     "onnx_ir": ("co2s_hf/publish/export.py",),
     "onnxruntime": ("co2s_hf/publish/export.py",),
     "open_clip": ("co2s_hf/text/",),
+    "pyogrio": ("co2s_hf/geo/polygons.py",),
+    "pyproj": ("co2s_hf/geo/areas.py",),
     "rasterio": ("co2s_hf/data/images.py", "co2s_hf/geo/scenes.py"),
+    "shapely": ("co2s_hf/geo/polygons.py",),
     "skimage": ("training/purification/regions.py",),  # superpixels; it opens no file there
     "torchao": ("co2s_hf/publish/export.py",),
 }

@@ -22,7 +22,13 @@ def test_every_flag_is_an_argument(capsys):
     actions = [*build_parser()._actions, *purify_labels.build_parser()._actions]
     known = {flag for action in actions for flag in action.option_strings}
     data = [["data", action] for action in ("init", "check", "split", "prepare", "fetch")]
-    for command in (*data, ["push"]):
+    for command in (
+        *data,
+        ["push"],
+        ["export"],
+        ["predict"],
+        *(["convert", kind] for kind in ("co2s", "rs-mtdf", "clip", "dino")),
+    ):
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         known |= set(re.findall(r"(--[a-z0-9_]+)", capsys.readouterr().out))

@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
+from co2s_hf.data.folders import Sample
+from co2s_hf.data.images import write_image
 from co2s_hf.publish.card import DataFacts
-from training.records import data_facts, machine, versions
+from training.records import data_facts, machine, training_images, versions
 
 
 def test_prepared_data_are_described_by_their_record(tmp_path):
@@ -26,6 +30,17 @@ def test_data_of_the_hub_keep_its_name_and_commit(tmp_path, monkeypatch):
 def test_other_data_are_known_by_their_folder(tmp_path):
     assert data_facts(str(tmp_path / "my_data")) == DataFacts("my_data")
     assert data_facts(None).title == "drawn scenes"
+
+
+def test_images_of_training_are_recorded_as_the_model_sees_them(tmp_path):
+    samples = []
+    for index, value in enumerate((0, 51, 255)):
+        path = tmp_path / f"{index}.png"
+        write_image(path, np.full((4, 4, 3), value, np.uint8))
+        samples.append(Sample(path, None, None))
+    found = training_images(samples, num_bands=3, nodata=0, gsd_m=0.3, image_scale=0.5)
+    assert found == {"gsd_m": 0.6, "dtype": "uint8", "mean": [0.6] * 3, "std": [0.4] * 3}
+    assert training_images(samples[2:], num_bands=3, nodata=None, gsd_m=None, image_scale=1)["gsd_m"] is None
 
 
 def test_who_made_the_numbers():

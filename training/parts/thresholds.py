@@ -38,8 +38,10 @@ class ClassThresholds:
         if self.share == 0:
             return
         bins = (pseudo.confidence * BINS).long().clamp(max=BINS - 1)
-        seen = torch.bincount((pseudo.label * BINS + bins)[pseudo.valid], minlength=num_classes * BINS)
-        counts = average_count(seen.view(num_classes, BINS).float())
+        # Added up by index: to count, or to pick what is valid, a GPU would have to be waited for.
+        seen = pseudo.confidence.new_zeros(num_classes * BINS)
+        seen.index_add_(0, (pseudo.label * BINS + bins).flatten(), pseudo.valid.flatten().to(seen))
+        counts = average_count(seen.view(num_classes, BINS))
         self.counts = counts if self.counts is None else torch.lerp(counts, self.counts.to(counts), MOMENTUM)
 
     def thresholds(self) -> Tensor:

@@ -1,0 +1,56 @@
+"""The folder of an unfinished map."""
+
+import numpy as np
+import pytest
+
+from co2s_hf.geo.scenes import SceneError
+from co2s_hf.geo.windows import Band
+from co2s_hf.geo.work import FileCarry, WorkFolder
+
+BAND = Band(3, range(1, 2), 4, 6)
+
+
+def work(folder, **task):
+    return WorkFolder(folder, "map", {"model": "a", **task}, layers=2, width=5)
+
+
+def test_a_band_counts_once_it_is_whole(tmp_path):
+    one = work(tmp_path)
+    one.begin(resume=False)
+    with pytest.raises(KeyError), one.writing(BAND) as writer:
+        writer.write(slice(4, 5), slice(0, 2), np.ones((2, 1, 2), np.uint8))
+        raise KeyError
+    assert one.missing([BAND]) == [BAND] and [path.name for path in one.folder.iterdir()] == ["task.json"]
+    layers = np.arange(20, dtype=np.uint8).reshape(2, 2, 5)
+    with one.writing(BAND) as writer:
+        writer.write(slice(4, 6), slice(0, 2), layers[..., :2])
+        assert one.missing([BAND]) == [BAND]
+        writer.write(slice(4, 5), slice(2, 5), layers[:, :1, 2:])
+        writer.write(slice(5, 6), slice(2, 5), layers[:, 1:, 2:])
+    assert one.missing([BAND]) == [] and one.part(BAND).path.read_bytes() == layers.tobytes()
+    one.part(BAND).path.write_bytes(b"half")
+    assert one.missing([BAND]) == [BAND]
+
+
+def test_only_the_same_task_goes_on(tmp_path):
+    work(tmp_path).begin(resume=True)  # the first one of several may find nothing
+    work(tmp_path).begin(resume=True)
+    with pytest.raises(SceneError, match="is an unfinished run. Go on with --resume"):
+        work(tmp_path).begin(resume=False)
+    with pytest.raises(SceneError, match="of another task .model a, not b."):
+        work(tmp_path, model="b").begin(resume=True)
+    work(tmp_path, model="b").begin(resume=False, force=True)
+    assert work(tmp_path).begun() == {"model": "b"}
+
+
+def test_sums_wait_in_a_file(tmp_path):
+    carry = FileCarry(tmp_path, 4 * 12)
+    first, second = np.arange(12, dtype=np.int32).reshape(2, 3, 2), np.full((1, 2, 3), 7, np.int32)
+    carry.store(0, first)
+    carry.store(1, second)
+    carry.store(0, first + 1)
+    np.testing.assert_array_equal(carry.load(0), first + 1)
+    np.testing.assert_array_equal(carry.load(1), second)
+    carry.store(1, None)
+    assert carry.load(1) is None and carry.load(2) is None and list(tmp_path.iterdir()) == []
+    carry.close()
