@@ -106,6 +106,8 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def newest_good_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     """Find the newest checkpoint whose files are as they were written, and move damaged ones that are newer aside.
 
+    Call it where no other run can be saving: it also removes what a killed one left half done.
+
     Returns:
         The checkpoint, None if there is none; and what is wrong with each damaged one, newest first.
 
@@ -113,6 +115,7 @@ def newest_good_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
         OSError: a damaged one cannot be moved.
     """
     problems = []
+    _remove_leftovers(Path(folder))  # of a run that was killed; its last save may have been its last one
     for path in reversed(_checkpoints(Path(folder))):
         try:
             verify_checkpoint(path)
