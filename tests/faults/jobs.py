@@ -192,7 +192,8 @@ def tree_differences(whole: Path, parts: Path) -> list[str]:
         {path.relative_to(folder / "run").as_posix() for path in (folder / "run").rglob("*") if path.is_file()}
         for folder in (whole, parts)
     ]
-    unfinished = {name for name in names[1] - names[0] if name.endswith(".tmp")}  # one of a killed process may stay
+    # A half-written file of a killed process may stay, named as one: by us, or by safetensors.
+    unfinished = {name for name in names[1] - names[0] if name.endswith(".tmp") or Path(name).name.startswith(".tmp")}
     found = sorted(names[0] ^ (names[1] - unfinished))
     same = names[0] & names[1] - {"audit.json"}
     return found + [
