@@ -27,7 +27,7 @@ QUICKSTART = Path(__file__).parent / "recipes" / "quickstart.yaml"
 # Arguments that change nothing in the numbers: a run may be resumed with other values of these.
 FREE = (
     *("recipe", "output_dir", "resume", "num_workers", "report_to", "log_every", "save_every", "cache_gb", "command"),
-    *("push_to_hub", "hub_private"),
+    *("push_to_hub", "hub_private", "save_on_signal", "keep_checkpoints", "max_skipped_steps", "timeout_minutes"),
 )
 
 # Methods that only one model can train with; the others take any.
@@ -169,6 +169,15 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--head_factor", type=float, default=10.0, help="factor on lr for the heads")
     train.add_argument("--weight_decay", type=float, default=0.01)
     train.add_argument("--warmup_steps", type=int, default=0)
+    train.add_argument(
+        "--max_skipped_steps",
+        type=int,
+        default=25,  # as many as GradScaler may need to get from its first scale to one that fits
+        help="steps in a row without a finite loss and gradient that end the run; fewer are left out and counted",
+    )
+    train.add_argument(
+        "--timeout_minutes", type=float, default=30.0, help="how long a process waits for another one that is silent"
+    )
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--mixed_precision", choices=["no", "bf16", "fp16"], default="no")
     train.add_argument(
@@ -183,6 +192,13 @@ def build_parser() -> argparse.ArgumentParser:
     report = parser.add_argument_group("evaluation and report")
     report.add_argument("--eval_every", type=int, default=1000, help="optimizer steps")
     report.add_argument("--save_every", type=int, default=1000, help="optimizer steps")
+    report.add_argument("--keep_checkpoints", type=int, default=2, help="newest ones that stay: one may get damaged")
+    report.add_argument(
+        "--save_on_signal",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="SIGTERM and Ctrl-C save a checkpoint ahead of the next step, and end with 143 or 130",
+    )
     report.add_argument("--log_every", type=int, default=10, help="optimizer steps")
     report.add_argument("--absent_as_zero", action="store_true", help="an absent class counts as 0, as in the papers")
     report.add_argument(
@@ -251,7 +267,7 @@ def _fill_from_description(arguments: argparse.Namespace) -> None:
 def _checked(parser: argparse.ArgumentParser, path: Path, action: argparse.Action, value: Any) -> Any:
     if value is None or action.type is yaml.safe_load:
         return value
-    if action.const is True:  # a flag
+    if action.const is True or isinstance(action, argparse.BooleanOptionalAction):  # a flag
         if not isinstance(value, bool):
             parser.error(f"{path}: {action.dest} is {value!r}, expected true or false.")
         return value
@@ -355,11 +371,14 @@ def _out_of_range(arguments: argparse.Namespace) -> list[str]:
         problems.append(f"--rare_class_temperature is {arguments.rare_class_temperature}, expected a positive number.")
     if arguments.class_share and not 0 < arguments.threshold < 1:
         problems.append(f"--class_share needs a --threshold between 0 and 1, not {arguments.threshold}.")
-    for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every"):
+    counts = ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every")
+    for name in (*counts, "keep_checkpoints", "max_skipped_steps"):
         if getattr(arguments, name) < 1:
             problems.append(f"--{name} is {getattr(arguments, name)}, expected at least 1.")
     if arguments.cpu_threads is not None and arguments.cpu_threads < 1:
         problems.append(f"--cpu_threads is {arguments.cpu_threads}, expected at least 1.")
+    if not arguments.timeout_minutes > 0:
+        problems.append(f"--timeout_minutes is {arguments.timeout_minutes}, expected a positive number.")
     if not 0 <= arguments.hue_range <= 0.5:
         problems.append(f"--hue_range is {arguments.hue_range}, expected turns of the colour circle from 0 to 0.5.")
     if not 0 < arguments.scale_range[0] <= arguments.scale_range[1]:

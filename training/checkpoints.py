@@ -1,15 +1,18 @@
 """Checkpoints that are either whole or not there, and that resume a run exactly.
 
 A checkpoint is a folder `step-00000123` with what `accelerator.save_state` writes (model, optimizers, registered
-objects, random states of every process) and `run.json` (step, state of the loop, configuration of the run). It is
-written under another name, flushed to disk and renamed, so a crash at any moment leaves the previous one usable.
+objects, random states of every process), `run.json` (step, state of the loop, configuration of the run) and, written
+last, `checksums.json`. It is written under another name, flushed to disk and renamed, so a crash at any moment leaves
+the previous one usable; and a file that changed later on is noticed before anything is loaded.
 """
 
+import hashlib
 import json
 import os
 import random
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import load as load_restricted
 
-FORMAT = 1
+from training.guards import writing
+
+FORMAT = 2
+CHECKSUMS = "checksums.json"
+"""SHA-256 of every other file of a checkpoint, by its name."""
+
 _NAME = re.compile(r"step-(\d{8,})")
-_UNFINISHED = ".tmp-"
+_PARTS = {"step", "num_processes", "state", "fingerprint"}
+_UNFINISHED, _DAMAGED = ".tmp-", "damaged-"
 
 
 class CheckpointError(ValueError):
@@ -51,6 +60,7 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: `folder` holds a checkpoint of a later step, hence of another run.
+        RunError: on every process, where one of them could not write; older checkpoints are as they were.
     """
     folder, final = Path(folder), Path(folder) / f"step-{step:08d}"
     unfinished = folder / f"{_UNFINISHED}{final.name}"
@@ -61,28 +71,29 @@ def save_checkpoint(
             "another run. Resume that run, choose a new --output_dir or remove the old checkpoints."
         )
     accelerator.wait_for_everyone()  # everyone has looked before the main process changes the folder
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)  # of runs that crashed
-        unfinished.mkdir()
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
-    if accelerator.is_main_process:
-        record = {
-            "format": FORMAT,
-            "step": step,
-            "num_processes": accelerator.num_processes,
-            "state": state,
-            "fingerprint": fingerprint,
-        }
-        (unfinished / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    accelerator.wait_for_everyone()  # save_state returns while other processes still write
-    if accelerator.is_main_process:
-        _publish(unfinished, final)
-        for old in _checkpoints(folder)[:-keep]:
-            _set_aside(old)
-        _remove_leftovers(folder)
-    accelerator.wait_for_everyone()
+    with writing(accelerator, str(final)):
+        if accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder)  # of runs that crashed
+            unfinished.mkdir()
+    with writing(accelerator, str(final)):
+        accelerator.save_state(str(unfinished))
+        if accelerator.is_main_process:
+            record = {
+                "format": FORMAT,
+                "step": step,
+                "num_processes": accelerator.num_processes,
+                "state": state,
+                "fingerprint": fingerprint,
+            }
+            (unfinished / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    with writing(accelerator, str(final)):  # behind the parts of all processes
+        if accelerator.is_main_process:
+            _seal(unfinished)
+            _publish(unfinished, final)
+            for old in _checkpoints(folder)[:-keep]:
+                _set_aside(old)
+            _remove_leftovers(folder)
     return final
 
 
@@ -90,6 +101,55 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """Return the finished checkpoint of the largest step in `folder`, None if there is none."""
     finished = _checkpoints(Path(folder))
     return finished[-1] if finished else None
+
+
+def newest_good_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """Find the newest checkpoint whose files are as they were written, and move damaged ones that are newer aside.
+
+    Call it where no other run can be saving: it also removes what a killed one left half done.
+
+    Returns:
+        The checkpoint, None if there is none; and what is wrong with each damaged one, newest first.
+
+    Raises:
+        OSError: a damaged one cannot be moved.
+    """
+    problems = []
+    _remove_leftovers(Path(folder))  # of a run that was killed; its last save may have been its last one
+    for path in reversed(_checkpoints(Path(folder))):
+        try:
+            verify_checkpoint(path)
+        except CheckpointError as error:
+            aside = path.with_name(f"{_DAMAGED}{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)  # a run that goes on from an earlier step will save this one again
+            problems.append(f"{error} It is now {aside.name}.")
+        else:
+            return path, problems
+    return None, problems
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Hold every file against its checksum.
+
+    Raises:
+        CheckpointError: one is missing or has changed, the checksums are, or the folder is named like another step.
+    """
+    path = Path(path)
+    record = _read_record(path)
+    try:
+        expected = dict(json.loads((path / CHECKSUMS).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {CHECKSUMS} cannot be read ({error}).") from error
+    missing = sorted(name for name in expected if not (path / name).is_file())
+    if missing or "run.json" not in expected:
+        raise CheckpointError(f"{path} is damaged: it lacks {', '.join(missing) or 'the checksum of run.json'}.")
+    found = _digests([path / name for name in expected])
+    changed = sorted(name for name, digest in zip(expected, found, strict=True) if digest != expected[name])
+    if changed:
+        raise CheckpointError(f"{path} is damaged: {', '.join(changed)} changed since it was written.")
+    if record["step"] != _step(path):
+        raise CheckpointError(f"{path} is damaged: it holds step {record['step']}, which its name does not say.")
 
 
 def load_checkpoint(accelerator: Accelerator, path: Path, *, fingerprint: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -138,10 +198,29 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _publish(unfinished: Path, final: Path) -> None:
-    """Make the folder appear under its final name, all of it or nothing, even if the power fails."""
+def _seal(unfinished: Path) -> None:
+    """Write the checksums of a folder, and all of it to the disk."""
+    files = sorted(path for path in unfinished.rglob("*") if path.is_file())
+    names = [path.relative_to(unfinished).as_posix() for path in files]
+    sums = dict(zip(names, _digests(files), strict=True))
+    (unfinished / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
     for path in (*unfinished.rglob("*"), unfinished):
         _flush(path)
+
+
+def _digests(files: list[Path]) -> list[str]:
+    """SHA-256 of files, several at a time: hashing lets other threads work."""
+
+    def digest(path: Path) -> str:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(digest, files))
+
+
+def _publish(unfinished: Path, final: Path) -> None:
+    """Make the folder appear under its final name, all of it or nothing, even if the power fails."""
     if final.exists():  # saved twice at one step: a folder that is not empty cannot be renamed over
         _set_aside(final)
     unfinished.rename(final)
@@ -171,11 +250,14 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no finished checkpoint: its run.json cannot be read ({error}).") from error
-    if record.get("format") != FORMAT:
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != FORMAT:
         raise CheckpointError(
-            f"{path / 'run.json'} has format {record.get('format')}, this version reads format {FORMAT}: resume with "
+            f"{path / 'run.json'} has format {found}, this version reads format {FORMAT}: resume with "
             "the version that wrote it or choose a new --output_dir."
         )
+    if not record.keys() >= _PARTS:
+        raise CheckpointError(f"{path} is no finished checkpoint: its run.json lacks parts.")
     return record
 
 

@@ -8,20 +8,21 @@ accelerate launch training/train_semi.py --help
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import shlex
-import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, set_seed
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -29,16 +30,23 @@ from co2s_hf.data import synthetic
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataSplit, Sample, check_split, count_class_pixels, find_split
 from co2s_hf.data.images import image_size
-from co2s_hf.image_processing_co2s import Co2SImageProcessor
-from co2s_hf.publish.card import write_card
 from training.arguments import FREE, parse_arguments, plain_refusals
 from training.batches import EvaluationDataset, SemiDataset, TimedBatches, train_loader
-from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoints import (
+    CheckpointError,
+    latest_checkpoint,
+    load_checkpoint,
+    newest_good_checkpoint,
+    save_checkpoint,
+)
 from training.eval_semi import draw_examples, evaluate
+from training.guards import RunLock, Signals, StepGuard, ask_main, plain_end, writing
 from training.methods import METHODS
+from training.model_folders import complete_cards, recover_model, save_model
 from training.models import build_model, model_config
 from training.optim import build_optimizer, build_scheduler, parameter_groups, select_trainable
 from training.parts.losses import identity
+from training.parts.method import Method
 from training.parts.schedules import Progress
 from training.parts.supervision import median_frequency_weights
 from training.pools import FilePool, ImageStream, LabelledPool, find_partly_labelled
@@ -46,13 +54,19 @@ from training.publisher import LAST, MAIN, Publisher
 from training.purification.cache import CacheError, RegionCache
 from training.purification.decisions import PurifierSettings, background_ids
 from training.purification.purifier import Purifier
-from training.records import card_facts, data_facts, describe_run, training_images
+from training.records import data_facts, describe_run, training_images
 from training.report import class_table, draw_curves, write_metrics
 from training.views import ViewNeeds
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train, evaluate and leave a model folder; returns what metrics.json holds."""
+    with Signals() as signals, plain_end("train_semi.py"):
+        return train(arguments, signals)
+
+
+def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
+    """Do what `main` says."""
     # -----------------------------------------------------------------------------------------------------------------
     # Accelerator
     output = Path(arguments.output_dir)
@@ -61,7 +75,10 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
         log_with=None if arguments.report_to == "none" else arguments.report_to,
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "logs")),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # no buffer ever changes
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),  # no buffer ever changes
+            InitProcessGroupKwargs(timeout=timedelta(minutes=arguments.timeout_minutes)),
+        ],
     )
     say = accelerator.on_main_process(tqdm.write)  # above the progress bar
     set_seed(arguments.seed)
@@ -70,7 +87,9 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     # -----------------------------------------------------------------------------------------------------------------
     # Data
     with plain_refusals("train_semi.py"):
-        checkpoint = find_checkpoint(output / "checkpoints", arguments.resume)
+        lock = RunLock(output)
+        ask_main(accelerator, lock.take)
+        checkpoint = ask_main(accelerator, partial(find_checkpoint, output / "checkpoints", arguments.resume, say))
         publisher = open_publisher(arguments, accelerator, say)
         with accelerator.main_process_first():
             split = find_data(arguments)
@@ -152,16 +171,20 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     # Resume
     fingerprint = {name: value for name, value in vars(arguments).items() if name not in FREE}
     fingerprint["images"] = fingerprint_of(split)
-    start, state = 0, {"history": [], "losses": [], "best_mean_iou": None, "seconds": 0.0}
-    if checkpoint is not None:
-        with plain_refusals("train_semi.py"):
-            start, state = load_checkpoint(accelerator, checkpoint, fingerprint=fingerprint)
-        say(f"resumed from {checkpoint} after step {start}")
-    if arguments.report_to != "none":
-        accelerator.init_trackers("co2s_hf", {name: str(value) for name, value in fingerprint.items()})
+    with plain_refusals("train_semi.py"):
+        start, state = begin(accelerator, checkpoint, fingerprint, output / "best", say)
+    accelerator.init_trackers("co2s_hf", {name: str(value) for name, value in fingerprint.items()})
 
     # -----------------------------------------------------------------------------------------------------------------
     # Loop: `step` steps are finished at its top, so that the last evaluation and checkpoint take the same path
+    guard = StepGuard(
+        accelerator,
+        model,
+        optimizer.optimizer,
+        limit=arguments.max_skipped_steps,
+        skipped=state["skipped_steps"],
+        say=say,
+    )
     batches = TimedBatches(
         train_loader(
             dataset,
@@ -179,29 +202,47 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     method.model.train()
     started = time.monotonic() - state.get("seconds", 0.0)  # as if a resumed run had never stopped
+    signals.listen(accelerator if arguments.save_on_signal else None)
     for step in range(start, total_steps + 1):
-        last, fresh = step == total_steps, step > start
-        if fresh and (last or step % arguments.eval_every == 0):
+        last, changed = step == total_steps, step > start
+        stop = signals.agreed()
+        if not stop and step > 0 and (last or step % arguments.eval_every == 0) and not evaluated(state, step):
             results = evaluate(
                 accelerator.unwrap_model(method.saved()),
                 validation,
                 accelerator,
                 threshold=arguments.threshold,
                 align_corners=arguments.official,
+                stopped=signals.wanted,
             )
-            state["history"].append({"step": step, **results})
+            stop = signals.agreed(at_once=True)  # then the numbers are of some of the images
+            batches.pause()
+            if not stop:
+                changed = True
+                state["history"].append({"step": step, **results})
+                state["seconds"] = time.monotonic() - started
+                accelerator.log(flatten(results), step=step)
+                say(summary(step, results, arguments.absent_as_zero))
+                if is_best(state, step, results[main_prediction(model)][mean_iou_key(arguments.absent_as_zero)]):
+                    ask_main(accelerator, lock.require)
+                    save_model(accelerator, method.saved(), output / "best", arguments, split, state)
+                    push(publisher, output / "best", MAIN, f"Best model so far, step {step}")
+        due = step % arguments.save_every == 0 and not guard.failing()  # what was saved ahead of failing steps stays
+        if changed and (stop or last or due):
+            state["skipped_steps"] = guard.read(step, checkpoint)
             state["seconds"] = time.monotonic() - started
-            accelerator.log(flatten(results), step=step)
-            say(summary(step, results, arguments.absent_as_zero))
+            ask_main(accelerator, lock.require)
+            checkpoint = save_checkpoint(
+                accelerator,
+                output / "checkpoints",
+                step=step,
+                state=state,
+                fingerprint=fingerprint,
+                keep=arguments.keep_checkpoints,
+            )
             batches.pause()
-            score = results[main_prediction(model)][mean_iou_key(arguments.absent_as_zero)]
-            if math.isfinite(score) and (state["best_mean_iou"] is None or score > state["best_mean_iou"]):
-                state["best_mean_iou"], state["best_step"], state["best_seconds"] = score, step, state["seconds"]
-                save_model(accelerator, method.saved(), output / "best", arguments, split, state)
-                push(publisher, output / "best", MAIN, f"Best model so far, step {step}")
-        if fresh and (last or step % arguments.save_every == 0):
-            save_checkpoint(accelerator, output / "checkpoints", step=step, state=state, fingerprint=fingerprint)
-            batches.pause()
+        if stop:
+            leave(accelerator, stop, step, checkpoint, say)
         if last:
             break
 
@@ -212,7 +253,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             batch = next(batches).to(accelerator.device)
             with accelerator.accumulate(method.model):
                 scalars = method.step(batch, progress)
-                accelerator.backward(scalars["loss"])
+                accelerator.backward(guard.marked(scalars["loss"]))
+                guard.judge()
                 optimizer.step()
                 optimizer.zero_grad()
         scheduler.step()
@@ -222,36 +264,23 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         progress_bar.update()
         if (step + 1) % arguments.log_every == 0:
             logged = {name: value.item() for name, value in scalars.items()}
-            refuse_divergence(logged, step + 1)
+            state["skipped_steps"] = guard.read(step + 1, checkpoint, logged["loss"])
             state["losses"].append({"step": step + 1, **logged})
-            accelerator.log({**logged, "waiting_for_batches": batches.waiting_share}, step=step + 1)
+            more = {"waiting_for_batches": batches.waiting_share, "skipped_steps": state["skipped_steps"]}
+            accelerator.log({**logged, **more}, step=step + 1)
             progress_bar.set_postfix(loss=f"{logged['loss']:.3f}", waiting=f"{batches.waiting_share:.0%}")
     progress_bar.close()
+    signals.stop_listening()
 
     # -----------------------------------------------------------------------------------------------------------------
     # What the run leaves
     metrics = {"method": arguments.method, "steps": total_steps, **describe_run(arguments), **state}
     metrics["waiting_for_batches"] = batches.waiting_share
+    ask_main(accelerator, lock.require)
     save_model(accelerator, method.saved(), output / "model", arguments, split, state)
+    with writing(accelerator, str(output)):
+        write_report(accelerator, method, validation, metrics, arguments, split, state)
     if accelerator.is_main_process:
-        write_metrics(output / "metrics.json", metrics)
-        draw_curves(
-            state["history"],
-            output / "curves.png",
-            method=arguments.method,
-            losses=[
-                {name: row[name] for name in ("step", "loss", *(f"loss_{student}" for student in model.students))}
-                for row in state["losses"]
-            ],
-        )
-        draw_examples(
-            accelerator.unwrap_model(method.saved()),
-            validation,
-            accelerator,
-            output / "panel.png",
-            palette=find_palette(arguments),
-        )
-        complete_cards(output, arguments, split, state)
         say(class_table(state["history"][-1], split.classes))
         finish_pushing(publisher, output, total_steps)
         say(
@@ -275,19 +304,42 @@ def use_cores(accelerator: Accelerator, threads: int | None) -> None:
         torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // neighbours))
 
 
-def find_checkpoint(folder: Path, resume: bool) -> Path | None:
+def find_checkpoint(folder: Path, resume: bool, say: Callable[[str], None]) -> Path | None:
     """The checkpoint to continue from; refuses to mix two runs in one folder before any work starts."""
+    if resume:
+        good, problems = newest_good_checkpoint(folder)
+        for problem in problems:
+            say(f"warning: {problem}")
+        if good is None:
+            raise CheckpointError(
+                f"--resume found no finished {'and undamaged ' if problems else ''}checkpoint in {folder}: start "
+                "without it, or check --output_dir."
+            )
+        return good
     latest = latest_checkpoint(folder)
-    if resume and latest is None:
-        raise CheckpointError(
-            f"--resume found no finished checkpoint in {folder}: start without it, or check --output_dir."
-        )
-    if not resume and latest is not None:
+    if latest is not None:
         raise CheckpointError(
             f"{folder.parent} already holds a run ({latest.name}): continue it with --resume, choose another "
             f"--output_dir, or remove the folder."
         )
-    return latest
+    return None
+
+
+def begin(
+    accelerator: Accelerator,
+    checkpoint: Path | None,
+    fingerprint: dict[str, Any],
+    best: Path,
+    say: Callable[[str], None],
+) -> tuple[int, dict[str, Any]]:
+    """Finished steps and state of the loop: those of a checkpoint, or of a new run."""
+    if checkpoint is None:
+        return 0, {"history": [], "losses": [], "best_mean_iou": None, "seconds": 0.0, "skipped_steps": 0}
+    start, state = load_checkpoint(accelerator, checkpoint, fingerprint=fingerprint)
+    say(f"resumed from {checkpoint} after step {start}")
+    if state["best_mean_iou"] is not None and not ask_main(accelerator, partial(recover_model, best, say)):
+        state["best_mean_iou"] = None
+    return start, state
 
 
 def find_data(arguments: argparse.Namespace) -> DataSplit:
@@ -412,41 +464,6 @@ def found(split: DataSplit, partly: Sequence[tuple[Sample, float]]) -> str:
     return f"{text}\n{len(partly)} labelled images are {share:.1f} % unlabelled: those pixels join the unlabelled pool"
 
 
-def save_model(
-    accelerator: Accelerator,
-    model: nn.Module,
-    folder: Path,
-    arguments: argparse.Namespace,
-    split: DataSplit,
-    state: dict[str, Any],
-) -> None:
-    """Write the model folder (weights, config, code, processor, card), whole or not at all."""
-    state_dict = accelerator.get_state_dict(model)  # gathers shards, so every process takes part
-    if accelerator.is_main_process:
-        unfinished = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        bare = accelerator.unwrap_model(model)
-        bare.save_pretrained(unfinished, state_dict=state_dict)
-        Co2SImageProcessor(image_mean=bare.config.image_mean, image_std=bare.config.image_std).save_pretrained(
-            unfinished
-        )
-        write_card(unfinished, card_facts(arguments, split, state["history"][-1], state["seconds"]))
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-    accelerator.wait_for_everyone()
-
-
-def complete_cards(output: Path, arguments: argparse.Namespace, split: DataSplit, state: dict[str, Any]) -> None:
-    """Put the pictures of the finished run on the cards; the panel shows the last model, so only where it is."""
-    curves, panel = {output / "curves.png": "Scores and losses of the run"}, {output / "panel.png": "Validation images"}
-    last = state["history"][-1]
-    write_card(output / "model", card_facts(arguments, split, last, state["seconds"]), {**panel, **curves})
-    best = next((row for row in state["history"] if row["step"] == state.get("best_step")), None)
-    if best is not None:
-        pictures = {**panel, **curves} if best is last else curves
-        write_card(output / "best", card_facts(arguments, split, best, state.get("best_seconds")), pictures)
-
-
 def open_publisher(
     arguments: argparse.Namespace, accelerator: Accelerator, say: Callable[[str], None]
 ) -> Publisher | None:
@@ -473,9 +490,12 @@ def finish_pushing(publisher: Publisher | None, output: Path, steps: int) -> Non
 
 
 def fingerprint_of(split: DataSplit) -> dict[str, list[str]]:
-    """File names of each part: a run resumes on the images it started with."""
+    """File names of each part, with those of masks: a run resumes on the images it started with."""
     return {
-        part: [sample.image.name for sample in getattr(split, part)]
+        part: [
+            " ".join("/".join(file.parts[-2:]) for file in (sample.image, sample.mask) if file is not None)
+            for sample in getattr(split, part)
+        ]
         for part in ("labelled", "unlabelled", "validation")
     }
 
@@ -507,13 +527,49 @@ def flatten(results: dict[str, dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def refuse_divergence(logged: dict[str, float], step: int) -> None:
-    """Stop at the first loss that is no number instead of training on it."""
-    if not math.isfinite(logged["loss"]):
-        raise SystemExit(
-            f"the loss is {logged['loss']} at step {step}: {json.dumps(logged)}. Lower --lr, or train without "
-            f"--mixed_precision; the last checkpoint is untouched."
-        )
+def is_best(state: dict[str, Any], step: int, score: float) -> bool:
+    """Note the score of an evaluation in the state if it is the best one so far."""
+    best = state["best_mean_iou"]
+    if not math.isfinite(score) or (best is not None and score <= best):
+        return False
+    state.update(best_mean_iou=score, best_step=step, best_seconds=state["seconds"])
+    return True
+
+
+def write_report(
+    accelerator: Accelerator,
+    method: Method,
+    validation: EvaluationDataset,
+    metrics: dict[str, Any],
+    arguments: argparse.Namespace,
+    split: DataSplit,
+    state: dict[str, Any],
+) -> None:
+    """Write numbers, curves, panel and the last cards, on the main process."""
+    if not accelerator.is_main_process:
+        return
+    output, model = Path(arguments.output_dir), accelerator.unwrap_model(method.saved())
+    names = ("step", "loss", *(f"loss_{student}" for student in method.students))
+    losses = [{name: row[name] for name in names} for row in state["losses"]]
+    write_metrics(output / "metrics.json", metrics)
+    draw_curves(state["history"], output / "curves.png", method=arguments.method, losses=losses)
+    draw_examples(model, validation, accelerator, output / "panel.png", palette=find_palette(arguments))
+    complete_cards(output, arguments, split, state)
+
+
+def evaluated(state: dict[str, Any], step: int) -> bool:
+    """Say whether the evaluation after a step is done; a run that was stopped during it has it still ahead."""
+    return bool(state["history"]) and state["history"][-1]["step"] == step
+
+
+def leave(
+    accelerator: Accelerator, number: int, step: int, checkpoint: Path | None, say: Callable[[str], None]
+) -> NoReturn:
+    """End the program as its signal wants it, its checkpoint being saved."""
+    saved = "nothing was done yet" if checkpoint is None else f"{checkpoint} holds all of it: go on with --resume"
+    say(f"stopped by {signal.Signals(number).name} after step {step}; {saved}")
+    accelerator.end_training()
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

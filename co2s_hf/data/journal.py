@@ -20,9 +20,10 @@ class Journal:
     """Makes a folder step by step; the same task, started again, goes on behind its last complete step.
 
     Until `finish`, the files of the folder `NAME` lie in `.NAME.part` next to it. A step counts as done when its line
-    is whole and the files that it names have the size that it names: a torn last line is dropped, and so is every file
-    that no line names. A folder of another task is refused, not deleted: it may be hours of work. A folder without a
-    task is what a run leaves that was killed before it did anything, and is made anew.
+    and the files that it names have the checksums that it names: a torn or damaged line is dropped with all behind it,
+    and so is every file that no line names. A folder of another task is refused, not deleted: it may be hours of work;
+    so is one whose task is damaged. A folder without a list is what a run leaves that was killed before it did
+    anything, and is made anew.
 
     Attributes:
         folder: Where the files belong until then.
@@ -44,6 +45,11 @@ class Journal:
         self.folder = target.with_name(f".{target.name}.part")
         self.entries: list[dict[str, Any]] = []
         lines = _complete_lines(self.folder / JOURNAL)
+        if not lines and (self.folder / JOURNAL).is_file() and not force:
+            raise DataError(
+                f"{self.folder / JOURNAL} is damaged, or of another version: its first line does not say what is being "
+                "made. Force this task, which starts over, or name another folder."
+            )
         if lines and lines[0].get("task") != self.task and not force:
             raise DataError(self._refusal(lines[0].get("task") or {}))
         if not lines or lines[0].get("task") != self.task:
@@ -59,7 +65,7 @@ class Journal:
         self.resumed = len(self.entries)
         self._drop_files_but({name for line in kept[1:] for name in line["files"]})
         unfinished = self.folder / f"{JOURNAL}.tmp"
-        unfinished.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+        unfinished.write_text("".join(_signed(line) for line in kept), encoding="utf-8")
         os.replace(unfinished, self.folder / JOURNAL)
         self._file = open(self.folder / JOURNAL, "a", encoding="utf-8")
 
@@ -77,8 +83,8 @@ class Journal:
 
     def add(self, files: Iterable[Path], step: dict[str, Any]) -> None:
         """Note that a step is done: the files below `folder` that it has written, and values for the runs after it."""
-        sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in files}
-        self._file.write(json.dumps({"files": sizes, "step": step}) + "\n")
+        digests = {path.relative_to(self.folder).as_posix(): _digest(path) for path in files}
+        self._file.write(_signed({"files": digests, "step": step}))
         self._file.flush()
         self.entries.append(step)
 
@@ -102,9 +108,9 @@ class Journal:
         self._file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _has(self, files: Mapping[str, int]) -> bool:
-        paths = [(self.folder / name, size) for name, size in files.items()]
-        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+    def _has(self, files: Mapping[str, str]) -> bool:
+        paths = [(self.folder / name, digest) for name, digest in files.items()]
+        return all(path.is_file() and _digest(path) == digest for path, digest in paths)
 
     def _drop_files_but(self, kept: set[str]) -> None:
         for path in self.folder.rglob("*"):
@@ -148,13 +154,29 @@ def fingerprint(paths: Iterable[Path], root: Path) -> str:
 
 
 def _complete_lines(path: Path) -> list[dict[str, Any]]:
-    """Read up to the first line that is torn; nothing if there is no such file."""
+    """Read up to the first line that is torn or damaged; nothing if there is no such file."""
     if not path.is_file():
         return []
     lines = []
-    for line in path.read_bytes().split(b"\n")[:-1]:  # behind the last line end is nothing, or half a line
+    for text in path.read_bytes().split(b"\n")[:-1]:  # behind the last line end is nothing, or half a line
         try:
-            lines.append(dict(json.loads(line)))
-        except ValueError:
+            line = dict(json.loads(text))
+            line.pop("sha256", None)
+            sound = f"{text.decode()}\n" == _signed(line)
+        except (ValueError, TypeError):
             break
+        if not sound:
+            break
+        lines.append(line)
     return lines
+
+
+def _signed(line: Mapping[str, Any]) -> str:
+    """A line of the list, which ends in the checksum of the rest."""
+    digest = hashlib.sha256(json.dumps(line).encode()).hexdigest()
+    return json.dumps({**line, "sha256": digest}) + "\n"
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

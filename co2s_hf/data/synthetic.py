@@ -111,7 +111,7 @@ def write_scenes(
     if min(num_labelled, num_unlabelled, num_validation, size_px) < 1:
         raise DataError(f"Scenes cannot be written with {parameters}; expected positive numbers.")
     marker = folder / _MARKER
-    if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8")) != parameters:
+    if not _holds(marker, parameters):
         _clear(folder)
         for i in range(num_labelled):
             scene = draw_scene(seed, i, size_px, weather=0.0, season=(i + 0.5) / num_labelled)
@@ -124,6 +124,14 @@ def write_scenes(
             _write_scene(folder, f"val_{i:04d}.png", *draw_scene(seed, index, size_px, weather=_weather(seed, index)))
         marker.write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
     return find_split(folder, classes=CLASSES, validation=["val_*.png"])
+
+
+def _holds(marker: Path, parameters: dict[str, int]) -> bool:
+    """Say whether the scenes are finished, and those; half a marker, of a run that was killed, is none."""
+    try:
+        return bool(json.loads(marker.read_text(encoding="utf-8")) == parameters)
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _weather(seed: int, index: int) -> float:

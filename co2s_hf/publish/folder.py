@@ -1,5 +1,6 @@
 """What may go to the Hub: a saved model folder that is complete, readable and holds nothing else."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -9,9 +10,12 @@ from typing import Any
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
+CHECKSUMS = "SHA256SUMS"
+"""What a training wrote, for `sha256sum -c`: weights, configurations, code; not the card, which is completed later."""
+
 NEEDED = ("config.json", "preprocessor_config.json", "README.md")
 BELONGS = (
-    r"config\.json|preprocessor_config\.json|README\.md|(LICENSE|NOTICE)(\.\w+)?",
+    r"config\.json|preprocessor_config\.json|README\.md|(LICENSE|NOTICE)(\.\w+)?|SHA256SUMS",
     r"model\.safetensors(\.index\.json)?|model-\d+-of-\d+\.safetensors",
     r"[\w-]+\.(png|jpg|svg)|\.eval_results/[\w.-]+\.yaml|\.gitattributes",
     r"onnx/[\w.-]+\.(onnx|onnx_data|onnx\.data|json)",
@@ -57,9 +61,46 @@ def check_folder(folder: Path) -> list[str]:
             "before save_pretrained: that copies the files."
         )
     _check_weights(folder, names)
+    if CHECKSUMS in names:
+        verify_checksums(folder)
     _check_card(folder)
     _refuse_strangers(folder, names, code)
     return names
+
+
+def write_checksums(folder: Path) -> None:
+    """Note the SHA-256 of every file of a model folder in `SHA256SUMS`, but of its card, which is completed later."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    text = "".join(f"{_digest(folder / name)}  {name}\n" for name in names if name not in (CHECKSUMS, "README.md"))
+    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
+
+
+def verify_checksums(folder: Path) -> None:
+    """Hold a model folder against its `SHA256SUMS`.
+
+    Raises:
+        FolderError: a file is missing or has changed, or there are no checksums.
+    """
+    path = folder / CHECKSUMS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise FolderError(f"{path} cannot be read ({error}); expected a line `digest  name` for every file.") from error
+    for needed in ("config.json", *(file.name for file in folder.glob("*.safetensors"))):
+        if needed not in expected:
+            raise FolderError(f"{path} lacks {needed}: it is damaged, or of another folder.")
+    for name, digest in expected.items():
+        if not (folder / name).is_file() or _digest(folder / name) != digest:
+            raise FolderError(
+                f"{folder / name} is not what {path} says: it is damaged. Save the model again, or remove "
+                f"{CHECKSUMS} if you changed the file yourself."
+            )
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_strangers(folder: Path, names: Iterable[str], code: set[str]) -> None:
@@ -142,4 +183,4 @@ def _check_card(folder: Path) -> None:
         )
 
 
-__all__ = ["FolderError", "check_folder"]
+__all__ = ["CHECKSUMS", "FolderError", "check_folder", "verify_checksums", "write_checksums"]

@@ -61,6 +61,32 @@ def test_what_is_not_complete_does_not_count(tmp_path, damage):
     assert contents(tmp_path / "made")["1.txt"] == "file 1"
 
 
+def change(path, old, new):
+    content = path.read_bytes()
+    assert old in content and len(old) == len(new)
+    path.write_bytes(content.replace(old, new, 1))
+
+
+def test_a_damaged_file_or_line_is_made_anew(tmp_path):
+    for name, old, new, resumed in (("1.txt", b"file", b"fIle", 1), (JOURNAL, b'"number": 2', b'"number": 7', 2)):
+        with pytest.raises(KeyboardInterrupt):
+            work(tmp_path / name, 5, stop=3)
+        change(tmp_path / f".{name}.part" / name, old, new)
+        assert work(tmp_path / name, 5) == resumed
+        assert json.loads((tmp_path / name / "made.json").read_text()) == {"steps": [0, 1, 2, 3, 4]}
+        assert (tmp_path / name / "1.txt").read_text() == "file 1"
+
+
+def test_a_damaged_task_is_refused_and_deletes_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        work(tmp_path / "made", 5, stop=3)
+    change(tmp_path / ".made.part" / JOURNAL, b"Seas", b"Sees")
+    with pytest.raises(DataError, match=r"jsonl is damaged, .*: its first line does not say what is being made"):
+        work(tmp_path / "made", 5)
+    assert (tmp_path / ".made.part" / "2.txt").is_file()
+    assert work(tmp_path / "made", 5, force=True) == 0
+
+
 def test_another_task_is_refused_and_forced(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         work(tmp_path / "made", 5, stop=3)

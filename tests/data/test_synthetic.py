@@ -52,9 +52,12 @@ def test_a_finished_folder_is_reused_and_another_one_drawn_again(tmp_path):
     assert json.loads((tmp_path / "scenes.json").read_text())["num_unlabelled"] == 1
 
 
-def test_an_unfinished_folder_is_drawn_again(tmp_path):
+@pytest.mark.parametrize("marker", [None, "", '{"seed"'])
+def test_an_unfinished_folder_is_drawn_again(marker, tmp_path):
     write_scenes(tmp_path, **NUMBERS)
     (tmp_path / "scenes.json").unlink()
+    if marker is not None:  # killed while it was written
+        (tmp_path / "scenes.json").write_text(marker)
     (tmp_path / "images" / "train_0003.png").unlink()
     assert len(write_scenes(tmp_path, **NUMBERS).unlabelled) == 2
 

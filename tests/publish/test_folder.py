@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from co2s_hf.publish.folder import FolderError, check_folder
+from co2s_hf.publish.folder import CHECKSUMS, FolderError, check_folder, verify_checksums, write_checksums
 
 
 @pytest.fixture
@@ -67,6 +67,28 @@ def test_truncated_weights_are_refused(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert "model.safetensors is damaged or truncated" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "preprocessor_config.json", "modeling_co2s.py"])
+def test_a_file_that_changed_since_it_was_saved_is_refused(folder, name):
+    write_checksums(folder)
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nA word more.\n")
+    assert CHECKSUMS in check_folder(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(FolderError, match=f"{name} is not what .*{CHECKSUMS} says: it is damaged"):
+        verify_checksums(folder)
+
+
+def test_damaged_checksums_are_refused(folder):
+    write_checksums(folder)
+    path = folder / CHECKSUMS
+    lines = path.read_text().splitlines(keepends=True)
+    for text, said in (("nothing", "cannot be read"), ("".join(lines[:1]), "lacks"), ("", "lacks config.json")):
+        path.write_text(text)
+        with pytest.raises(FolderError, match=said):
+            verify_checksums(folder)
 
 
 def test_every_shard_is_needed(folder):

@@ -11,7 +11,15 @@ from accelerate import Accelerator
 from torch import nn
 
 from training import checkpoints
-from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoints import (
+    CHECKSUMS,
+    CheckpointError,
+    latest_checkpoint,
+    load_checkpoint,
+    newest_good_checkpoint,
+    save_checkpoint,
+    verify_checkpoint,
+)
 
 FINGERPRINT = {"method": "co2s", "seed": 0, "optim": {"lr": 1e-4, "betas": (0.9, 0.999)}}
 
@@ -96,6 +104,44 @@ def test_crash_while_saving_leaves_the_earlier_checkpoint(tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 
+def test_what_a_killed_run_left_is_removed_ahead_of_a_resume(tmp_path, monkeypatch):
+    run = Run()
+    run.save(tmp_path, 1)
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.save(tmp_path, 2)
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-discarded-step-00000001", "step-00000002"]
+    assert newest_good_checkpoint(tmp_path) == (tmp_path / "step-00000002", [])
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "random_states_0.pkl", "run.json", CHECKSUMS])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_checkpoint_with_a_changed_file_is_passed_over_and_named(name, damage, tmp_path):
+    run = Run()
+    good, bad = run.save(tmp_path, 1, keep=2), run.save(tmp_path, 2, keep=2)
+    content = bytearray((bad / name).read_bytes())
+    content[len(content) // 2] ^= 4
+    (bad / name).write_bytes({"flip": content, "truncate": content[:-1], "remove": b""}[damage])
+    if damage == "remove":
+        (bad / name).unlink()
+    if (name, damage) == ("run.json", "remove"):  # then it never was one
+        assert newest_good_checkpoint(tmp_path) == (good, [])
+        return
+    found, (problem,) = newest_good_checkpoint(tmp_path)
+    assert found == good and str(bad) in problem and (name in problem or name == CHECKSUMS)
+    assert (tmp_path / "damaged-step-00000002").is_dir()
+    assert run.save(tmp_path, 2).name == "step-00000002"  # the run that goes on gets there again
+
+
+def test_a_checkpoint_of_another_name_is_no_checkpoint_of_that_step(tmp_path):
+    path = Run().save(tmp_path, 1)
+    path.rename(tmp_path / "step-00000007")
+    with pytest.raises(CheckpointError, match="step-00000007 is damaged: it holds step 1, which its name does not say"):
+        verify_checkpoint(tmp_path / "step-00000007")
+
+
 def test_crash_before_the_rename_keeps_the_old_one(tmp_path, monkeypatch):
     run = Run()
     earlier = run.save(tmp_path, 1)
@@ -175,7 +221,7 @@ def test_refuses_missing_or_damaged_random_states(tmp_path):
     with pytest.raises(CheckpointError, match=r"is no finished checkpoint: its run.json cannot be read"):
         load()
     (path / "run.json").write_text('{"format": 0}')
-    with pytest.raises(CheckpointError, match=r"has format 0, this version reads format 1"):
+    with pytest.raises(CheckpointError, match=r"has format 0, this version reads format 2"):
         load()
 
 

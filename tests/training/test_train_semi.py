@@ -44,12 +44,12 @@ from training.methods import METHODS
 from training.methods.co2s import Co2S
 from training.methods.supervised import Supervised
 from training.parts.schedules import Progress
-from training.train_semi import find_palette, main, refuse_divergence, use_cores
+from training.train_semi import find_palette, main, use_cores
 
 pytestmark = pytest.mark.filterwarnings(STAND_INS)
 
 CLASSES = ["field", "forest", "water", "road", "building"]
-RUN_LEAVES = {"best", "checkpoints", "curves.png", "metrics.json", "model", "panel.png", "scenes"}
+RUN_LEAVES = {".lock", "best", "checkpoints", "curves.png", "metrics.json", "model", "panel.png", "scenes"}
 CODE = {
     "class_texts_co2s.py",
     "configuration_co2s.py",
@@ -59,7 +59,14 @@ CODE = {
     "pretrained_backbones.py",
     "segmentation.py",
 }
-MODEL_FILES = CODE | {"LICENSE.md", "README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+MODEL_FILES = CODE | {
+    "SHA256SUMS",
+    "LICENSE.md",
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +215,8 @@ def test_a_run_leaves_models_numbers_and_pictures(finished):
     for name in ("curves.png", "panel.png"):
         with Image.open(finished.folder / name) as picture:
             assert min(picture.size) > 100
-    assert [path.name for path in (finished.folder / "checkpoints").iterdir()] == ["step-00000004"]
+    kept = sorted(path.name for path in (finished.folder / "checkpoints").iterdir())
+    assert kept == ["step-00000002", "step-00000004"]
 
 
 def test_metrics_hold_scores_and_the_quality_of_pseudo_labels(finished):
@@ -495,12 +503,6 @@ def test_a_mistake_in_the_loop_keeps_its_traceback(train, monkeypatch):
     monkeypatch.setattr(Co2S, "step", step)
     with pytest.raises(ValueError, match="a mistake in a method"):
         train()
-
-
-def test_stops_at_a_loss_that_is_no_number():
-    refuse_divergence({"loss": 1.0, "confident_clip": math.nan}, 3)
-    with pytest.raises(SystemExit, match=r"the loss is nan at step 3: .*Lower --lr"):
-        refuse_divergence({"loss": math.nan}, 3)
 
 
 # ---- batches without a single label ----------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from co2s_hf.data.images import EncodedImage, ImageFile
@@ -44,7 +44,9 @@ class RegionCache:
         self.folder = Path(folder)
         path = self.folder / PARAMETERS
         if path.is_file():
-            self.parameters: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            self.parameters: dict[str, Any] = _read(path)
+            if not isinstance(self.parameters.get("names"), list):
+                raise CacheError(f"{path} names no classes; expected what training/purify_labels.py wrote there.")
         elif parameters is None:
             raise CacheError(
                 f"{self.folder} holds no {PARAMETERS}; expected a cache made by training/purify_labels.py."
@@ -52,7 +54,7 @@ class RegionCache:
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.parameters = _plain(parameters)
-            _write(path, json.dumps(self.parameters, indent=1, sort_keys=True).encode())
+            _write(path, self.parameters)
         if parameters is not None:
             self._require(_plain(parameters))
         self.names: dict[tuple[str, int, int], str] = {}
@@ -82,7 +84,7 @@ class RegionCache:
         }
         path = self._file(image)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(tensors, unfinished)
+        save_file(tensors, unfinished, {"sha256": _digest(path.stem, tensors)})
         os.replace(unfinished, path)
 
     def read(self, image: ImageFile) -> tuple[Tensor, Tensor]:
@@ -98,11 +100,22 @@ class RegionCache:
                 "again: it does what is missing."
             )
         try:
-            tensors = load_file(path)
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+                noted = (file.metadata() or {}).get("sha256")
         except (SafetensorError, OSError) as error:
             raise CacheError(
                 f"{path} is damaged ({error}); expected scores of {image}. Delete it, and make it again."
             ) from error
+        if noted not in (None, _digest(path.stem, tensors)):  # None: of an older version
+            raise CacheError(
+                f"{path} is damaged, or of another image: it is not what was written as scores of {image}. Delete it, "
+                "and make it again."
+            )
+        if tensors.keys() != {"regions", "shape", "scores"}:
+            raise CacheError(
+                f"{path} holds no regions and scores; expected those of {image}. Delete it, and make it again."
+            )
         height, width, item_bytes = tensors["shape"].tolist()
         flat = np.frombuffer(zlib.decompress(tensors["regions"].numpy().tobytes()), f"<i{item_bytes}")
         return torch.from_numpy(flat.astype(np.int64)).view(height, width), tensors["scores"]
@@ -121,13 +134,16 @@ class RegionCache:
             raise CacheError(
                 f"{self.folder} holds no {CALIBRATION}: training/purify_labels.py was not finished; run it again."
             )
-        self.calibrated = Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            self.calibrated = Calibration.from_dict(_read(path))
+        except (KeyError, TypeError) as error:
+            raise CacheError(f"{path} is no calibration ({error}): run training/purify_labels.py again.") from error
         return self.calibrated
 
     def keep_calibration(self, calibration: Calibration) -> None:
         """Keep a calibration next to the scores."""
         self.calibrated = calibration
-        _write(self.folder / CALIBRATION, json.dumps(calibration.to_dict(), indent=1).encode())
+        _write(self.folder / CALIBRATION, calibration.to_dict())
 
     def _file(self, image: ImageFile) -> Path:
         return self.folder / f"{self._name(image)}.safetensors"
@@ -177,7 +193,33 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(dict(parameters)))
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: Mapping[str, Any]) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    unfinished.write_bytes(content)
+    unfinished.write_text(json.dumps({**content, "sha256": _sum(content)}, indent=1, sort_keys=True), encoding="utf-8")
     os.replace(unfinished, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What was written, held against its checksum; an older version wrote none."""
+    try:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+        if content.pop("sha256", None) not in (None, _sum(content)):
+            raise ValueError("its checksum is another one")
+    except (ValueError, TypeError) as error:
+        raise CacheError(
+            f"{path} is damaged ({error}); expected what training/purify_labels.py wrote. Delete it, and run it again."
+        ) from error
+    return content
+
+
+def _sum(content: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(name: str, tensors: Mapping[str, Tensor]) -> str:
+    """Checksum of tensors, and of the image that they belong to."""
+    digest = sha256(name.encode())
+    for key, tensor in sorted(tensors.items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 
@@ -83,7 +84,7 @@ def test_a_folder_that_is_no_cache_says_so(cache, tmp_path, image):
 
 
 def test_an_interrupted_write_leaves_nothing(cache, image, monkeypatch):
-    def interrupted(tensors, path):
+    def interrupted(tensors, path, metadata):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -99,6 +100,33 @@ def test_a_damaged_file_is_named(cache, image):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(CacheError, match="is damaged"):
         cache.read(image)
+
+
+def test_changed_scores_are_named_and_scores_of_another_image_too(cache, image, tmp_path):
+    cache.write(image, *scored())
+    file = next(cache.folder.glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # the last byte of a tensor: safetensors has no checksum
+    file.write_bytes(content)
+    with pytest.raises(CacheError, match="is damaged, or of another image"):
+        cache.read(image)
+    cache.write(image, *scored())
+    other = tmp_path / "other.png"
+    other.write_bytes(image.read_bytes() + b"1")
+    os.replace(file, cache._file(other))
+    with pytest.raises(CacheError, match="is damaged, or of another image"):
+        cache.read(other)
+
+
+def test_changed_parameters_are_named_and_those_of_older_versions_read(cache):
+    path = cache.folder / "parameters.json"
+    content = json.loads(path.read_text())
+    path.write_text(path.read_text().replace('"tiny"', '"tinx"'))
+    with pytest.raises(CacheError, match="parameters.json is damaged .its checksum is another one"):
+        RegionCache(cache.folder)
+    content.pop("sha256")
+    path.write_text(json.dumps(content))
+    assert RegionCache(cache.folder).classes == content["names"]
 
 
 @pytest.mark.parametrize("seed", range(6))
