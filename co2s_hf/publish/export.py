@@ -131,9 +131,10 @@ def write_onnx(
     forward, fields = single.forward, list(single.predictions.values())
     single.forward = lambda pixel_values: {field: getattr(forward(pixel_values), field) for field in fields}
     axes = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
-    # What torch sees as 1, or as equal to something else, it takes for constant: so two images, of two different numbers
-    # of patches on their sides, both unlike the number of classes, and not whole patches.
-    sides = [(model.config.num_labels + more) * LARGEST_PATCH_PX - 3 for more in (3, 6)]
+    # What torch sees as 1, or as equal to something else, it takes for constant: so two images of two different
+    # numbers of patches on their sides, both unlike the number of classes, and not whole patches.
+    classes = len(model.config.id2label or {})
+    sides = [(classes + more) * LARGEST_PATCH_PX - 3 for more in (3, 6)]
     sample: Any = {"pixel_values": torch.zeros(2, model.config.num_channels, *sides)}
     config = OnnxConfig(dynamic=True, dynamic_shapes={"pixel_values": axes}, opset_version=opset)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress
