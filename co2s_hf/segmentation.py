@@ -69,8 +69,11 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def padded_size(height: int, width: int, multiple: int, smallest: int = 1) -> tuple[int, int]:
     """The next multiples of `multiple` pixels, at least `smallest`."""
-    # Integers and `sym_max`: when a model is exported, sizes are symbols, and the graph holds for any of them.
-    padded: list[Any] = [torch.sym_max(-(-side // multiple) * multiple, smallest) for side in (height, width)]
+    # Integers and `sym_max`: when a model is exported, sizes are symbols, and the graph holds for any of them. Positive
+    # ones, because ONNX divides towards 0.
+    padded: list[Any] = [
+        torch.sym_max((side + multiple - 1) // multiple * multiple, smallest) for side in (height, width)
+    ]
     return padded[0], padded[1]
 
 
