@@ -136,7 +136,8 @@ def write_onnx(
     classes = len(model.config.id2label or {})
     sides = [(classes + more) * LARGEST_PATCH_PX - 3 for more in (3, 6)]
     sample: Any = {"pixel_values": torch.zeros(2, model.config.num_channels, *sides)}
-    config = OnnxConfig(dynamic=True, dynamic_shapes={"pixel_values": axes}, opset_version=opset)
+    # onnxruntime optimises a graph when it loads it; onnxscript's passes over one of this size take ten minutes.
+    config = OnnxConfig(dynamic=True, dynamic_shapes={"pixel_values": axes}, opset_version=opset, optimize=False)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress
         program = OnnxExporter().export(single, sample, config).program
     program.metadata_props.clear()  # traces of this machine's files

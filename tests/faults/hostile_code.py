@@ -29,7 +29,7 @@ from co2s_hf.data.description import DatasetDescription
 from co2s_hf.publish.export import load as load_model
 from co2s_hf.publish.folder import check_folder
 from co2s_hf.text.embeddings import load_open_clip
-from training.checkpoints import load_checkpoint
+from training.checkpoints import FORMAT, load_checkpoint
 from training.pools import ImageStream
 from training.purification.cache import RegionCache
 
@@ -92,7 +92,7 @@ def _resumed(folder: Path, canary: Path, name: str) -> None:
 
     step = folder / "step-00000001"
     step.mkdir()
-    record = {"format": 1, "step": 1, "num_processes": 1, "state": {}, "fingerprint": {}}
+    record = {"format": FORMAT, "step": 1, "num_processes": 1, "state": {}, "fingerprint": {}}
     (step / "run.json").write_text(json.dumps(record))
     accelerator = Accelerator(cpu=True)
     accelerator.save_state(str(step))
@@ -105,7 +105,7 @@ def _resumed(folder: Path, canary: Path, name: str) -> None:
 
 
 def _cache(folder: Path, canary: Path) -> None:
-    (folder / "parameters.json").write_text("{}")
+    (folder / "parameters.json").write_text('{"names": ["a"]}')
     image = folder / "a.png"
     Image.new("RGB", (4, 4)).save(image)
     cache = RegionCache(folder)

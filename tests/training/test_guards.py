@@ -156,9 +156,13 @@ def test_a_signal_breaks_an_evaluation_off_and_the_resumed_run_does_it(finished,
 
 
 def test_without_save_on_signal_nothing_listens(students, tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
     at_step(monkeypatch, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        main(tiny_arguments(tmp_path, "--no-save_on_signal", **students))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            main(tiny_arguments(tmp_path, "--no-save_on_signal", **students))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
