@@ -38,7 +38,6 @@ class Co2SConvNormReLU(nn.Sequential):
             nn.GroupNorm(out_channels // GROUP_CHANNELS, out_channels),
             nn.ReLU(inplace=True),
         )
-        self.dilation = dilation
 
     @property
     def weight(self) -> torch.Tensor:
@@ -94,7 +93,7 @@ class Co2SResidualASPP(nn.Module):
         branches = []
         for branch in self.branches:
             weight = torch.einsum("ocyx,ct->otyx", branch.weight, basis)
-            branches.append(branch.norm_relu(_dilated_conv(neighbours, weight, branch.dilation)))
+            branches.append(branch.norm_relu(_dilated_conv(neighbours, weight, branch[0].dilation[0])))
         # The pooled branch is the same everywhere: its share of the projection is added once.
         pooled = self.image_pooling(hidden_states.mean((2, 3), keepdim=True))
         channels = pooled.shape[1]

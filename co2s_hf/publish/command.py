@@ -68,7 +68,7 @@ def _export(arguments: argparse.Namespace) -> int:
     else:
         print("It loads with from_pretrained where torchao is installed.")
     if arguments.benchmark:
-        milliseconds = benchmark(arguments.source, opset=arguments.opset)
+        milliseconds = benchmark(arguments.source, onnx=made.path if arguments.format == "onnx" else None)
         for name, value in milliseconds.items():
             print(f"{name:>5}: {value:8.1f} ms for one window on the CPU, {value / milliseconds['torch']:.2f} of torch")
     return 0

@@ -284,12 +284,19 @@ def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
 # ---- latency ---------------------------------------------------------------------------------------------------------
 
 
-def benchmark(source: str | PathLike[str], *, opset: int | None = None, side_px: int | None = None) -> dict[str, float]:
+def benchmark(
+    source: str | PathLike[str],
+    *,
+    onnx: Path | None = None,
+    opset: int | None = None,
+    side_px: int | None = None,
+) -> dict[str, float]:
     """Median milliseconds of one image in torch, ONNX and int8, measured in turns in one process on the CPU.
 
     Args:
         source: folder or Hub id of a model of this package.
-        opset: see `export_onnx`.
+        onnx: its ONNX file, where there is one already; it takes a while to make.
+        opset: see `export_onnx`; of the file that is made where there is none.
         side_px: of the square image; default the window of the model.
 
     Raises:
@@ -301,11 +308,12 @@ def benchmark(source: str | PathLike[str], *, opset: int | None = None, side_px:
     side = side_px or model.config.window_px
     pixel_values = smooth_noise(1, model.config.num_channels, side, side)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        write_onnx(model, path, {}, opset=opset)
+        if onnx is None:
+            onnx = Path(folder) / "model.onnx"
+            write_onnx(model, onnx, {}, opset=opset)
         runs = {
             "torch": torch_predict(model),
-            "onnx": onnx_predict(path),
+            "onnx": onnx_predict(onnx),
             "int8": torch_predict(quantised(source, model)),
         }
         seconds: dict[str, list[float]] = {name: [] for name in runs}

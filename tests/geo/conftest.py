@@ -7,6 +7,7 @@ import pytest
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
+from co2s_hf.image_processing_co2s import Co2SImageProcessor
 from tests.geo.pixel_model import PixelModel, pixel_processor
 
 
@@ -38,3 +39,12 @@ def write_scene(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def model_folder(tiny_model, tmp_path_factory):
+    """The tiny Co2S with its processor. Read only."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model.save_pretrained(folder)
+    Co2SImageProcessor().save_pretrained(folder)
+    return str(folder)

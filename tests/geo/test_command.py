@@ -8,20 +8,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from co2s_hf import Co2SImageProcessor
 from co2s_hf.__main__ import main
 from co2s_hf.geo.outputs import ENDINGS
 from co2s_hf.geo.scenes import opened
 
 WHERE = ["--window_px", "48", "--no_polygons"]
-
-
-@pytest.fixture(scope="module")
-def model_folder(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model.save_pretrained(folder)
-    Co2SImageProcessor().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture

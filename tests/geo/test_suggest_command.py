@@ -7,18 +7,9 @@ import pyogrio
 import pytest
 from PIL import Image
 
-from co2s_hf import Co2SImageProcessor
 from co2s_hf.__main__ import main
 from co2s_hf.geo.quicklook import class_colours
 from co2s_hf.geo.suggest_command import FILES
-
-
-@pytest.fixture(scope="module")
-def model_folder(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model.save_pretrained(folder)
-    Co2SImageProcessor().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture

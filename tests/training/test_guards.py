@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from co2s_hf.publish.folder import CHECKSUMS, FolderError, check_folder
-from tests.training.tiny_runs import STAND_INS, finish, save_students, start, tiny_arguments
+from tests.training.tiny_runs import STAND_INS, finish, start, tiny_arguments
 from training import train_semi
 from training.checkpoints import verify_checkpoint
 from training.eval_semi import main as evaluate_saved
@@ -25,19 +24,8 @@ from training.guards import LOCK, RunError, RunLock, Signals, StepGuard, writing
 from training.methods.co2s import Co2S
 from training.train_semi import main
 
-pytestmark = pytest.mark.filterwarnings(STAND_INS)
+pytestmark = [pytest.mark.filterwarnings(STAND_INS), pytest.mark.usefixtures("fresh_accelerate_state")]
 WORKER = Path(__file__).with_name("guards_worker.py")
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate_state():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def students(tmp_path_factory):
-    return save_students(tmp_path_factory.mktemp("students"))
 
 
 @pytest.fixture(scope="module")

@@ -5,22 +5,15 @@ import math
 import re
 
 import pytest
-from accelerate.state import AcceleratorState
 from huggingface_hub import ModelCard
 
 from co2s_hf.publish.push import named_card
 from tests.training.tiny_runs import STAND_INS, save_students, tiny_arguments
 from training.train_semi import main
 
-pytestmark = pytest.mark.filterwarnings(STAND_INS)
+pytestmark = [pytest.mark.filterwarnings(STAND_INS), pytest.mark.usefixtures("fresh_accelerate_state")]
 
 REPO = "me/run"
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate_state():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, Dinov2Config, Dinov2Model
@@ -32,7 +31,6 @@ from tests.training.tiny_runs import (
     STAND_INS,
     build_tiny_model,
     finish,
-    save_students,
     start,
     tiny_arguments,
     write_recipe,
@@ -46,7 +44,7 @@ from training.methods.supervised import Supervised
 from training.parts.schedules import Progress
 from training.train_semi import find_palette, main, use_cores
 
-pytestmark = pytest.mark.filterwarnings(STAND_INS)
+pytestmark = [pytest.mark.filterwarnings(STAND_INS), pytest.mark.usefixtures("fresh_accelerate_state")]
 
 CLASSES = ["field", "forest", "water", "road", "building"]
 RUN_LEAVES = {".lock", "best", "checkpoints", "curves.png", "metrics.json", "model", "panel.png", "scenes"}
@@ -67,17 +65,6 @@ MODEL_FILES = CODE | {
     "model.safetensors",
     "preprocessor_config.json",
 }
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate_state():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def students(tmp_path_factory):
-    return save_students(tmp_path_factory.mktemp("students"))
 
 
 @pytest.fixture(scope="module")
