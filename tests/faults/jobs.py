@@ -5,6 +5,7 @@ A kind of work is a `Job`; to add one, write its function, its comparison, and a
 
 import json
 import os
+import sys
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,21 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+import torch
 from huggingface_hub import constants
 
+from co2s_hf.__main__ import main as co2s
 from co2s_hf.data import synthetic
 from co2s_hf.data.images import write_image, write_mask
 from co2s_hf.data.journal import Journal
 from co2s_hf.data.prepare import prepare_protocol
+from co2s_hf.geo.outputs import ENDINGS
+from co2s_hf.image_processing_co2s import Co2SImageProcessor
 from co2s_hf.publish import push
+from co2s_hf.publish.folder import verify_checksums
 from tests.data.test_prepare import _miniature, _write_replica
 from tests.faults.children import Moment
 from tests.hub_double import TOKEN, HubDouble
 from tests.training.test_purify_labels import CLASSES, COLOURS, ColourScorer
-from tests.training.tiny_runs import save_students, tiny_arguments
+from tests.training.tiny_runs import build_tiny_model, save_students, tiny_arguments
 from training import purify_labels, train_semi
 from training.batches import EvaluationDataset
-from training.checkpoints import latest_checkpoint
+from training.checkpoints import latest_checkpoint, verify_checkpoint
 
 STEPS, EVAL_EVERY, SAVE_EVERY = 10, 4, 3
 PREPARED = ("gid15", "native", "original")  # 342 tiles
@@ -41,12 +48,16 @@ class Job:
         differences: what is not equal in two folders after it, nothing if all is well.
         processes: of one run.
         moments: makes the moments of the kills from random numbers; without, the kill comes at a random time.
+        folder: part of the paths whose changes are counted for `moments`.
+        torn: after each kill, what has the name of something finished and is not what the first folder has there.
     """
 
     run: Callable[[Path], None]
     differences: Callable[[Path, Path], list[str]]
     processes: int = 1
-    moments: Callable[[np.random.Generator, int], Moment] | None = None
+    moments: Callable[[np.random.Generator, int], Moment | None] | None = None
+    folder: str = "/run/"
+    torn: Callable[[Path, Path], list[str]] = lambda whole, parts: []
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -99,6 +110,20 @@ def training_differences(whole: Path, parts: Path) -> list[str]:
     return found + [f"left behind: {name}" for name in left]
 
 
+def training_torn(whole: Path, parts: Path) -> list[str]:
+    """Checkpoints and models that are there must be whole."""
+    found = []
+    checks = [(path, verify_checkpoint) for path in (parts / "run" / "checkpoints").glob("step-*")]
+    checks += [(parts / "run" / name, verify_checksums) for name in ("model", "best")]
+    for path, check in checks:
+        try:
+            if path.exists():
+                check(path)
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
 def in_checkpoint(random: np.random.Generator, changes: int) -> Moment:
     """At a change of a file of a checkpoint, or a few milliseconds later: torch writes without telling Python."""
     delay_s = float(random.choice([0, random.uniform(0, 0.03)]))
@@ -140,6 +165,52 @@ def serve_hub(folder: Path, pipe: int) -> None:
     with HubDouble(folder) as hub:
         os.write(pipe, hub.url.encode())
         hub.thread.join()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Maps of scenes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Mapping:
+    """The map of a drawn scene of 26 bands of rows, by two tiny students."""
+
+    def __init__(self, base: Path, height_px: int = 832, width_px: int = 320) -> None:
+        """Write the scene and the model."""
+        self.scene, self.model = base / "scene.tif", base / "model"
+        pixels = np.random.default_rng(0).integers(1, 256, (3, height_px // 8, width_px // 8), np.uint8)
+        pixels = pixels.repeat(8, 1).repeat(8, 2)  # fields of 8 px, not a polygon for every pixel
+        where = dict(crs="EPSG:32633", transform=rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000))
+        size = dict(count=3, height=height_px, width=width_px, dtype="uint8")
+        with rasterio.open(self.scene, "w", driver="GTiff", **size, **where) as file:
+            file.write(pixels)
+        build_tiny_model().float().save_pretrained(self.model)
+        Co2SImageProcessor().save_pretrained(self.model)
+
+    def run(self, folder: Path) -> None:
+        """Map the scene, or go on."""
+        torch.set_num_threads(1)
+        argv = ["predict", str(self.scene), "--model", str(self.model), "--output", str(folder / "run"), "--resume"]
+        argv += ["--window_px", "64", "--band_px", "32", "--probabilities", "--disagreement"]
+        sys.exit(co2s(argv))
+
+
+def map_torn(whole: Path, parts: Path) -> list[str]:
+    """Files with the names of a finished map."""
+    names = [f"scene{ending}" for ending in ENDINGS if (parts / "run" / f"scene{ending}").exists()]
+    return [
+        f"half-written {name}"
+        for name in names
+        if (whole / "run" / name).read_bytes() != (parts / "run" / name).read_bytes()
+    ]
+
+
+def in_map(random: np.random.Generator, changes: int) -> Moment | None:
+    """At any time; or, where a map is mostly made of files, at a change of one of them or a little later."""
+    if random.random() < 0.5:
+        return None
+    delay_s = float(random.choice([0, random.uniform(0, 0.03)]))
+    return Moment(change=int(random.integers(changes)), folder="/run/", delay_s=delay_s)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -204,15 +275,19 @@ def tree_differences(whole: Path, parts: Path) -> list[str]:
 __all__ = [
     "Job",
     "Journal",
+    "Mapping",
     "Preparation",
     "Purification",
     "Training",
     "hub_differences",
     "in_checkpoint",
     "in_evaluation",
+    "in_map",
     "in_push",
+    "map_torn",
     "meet_double",
     "serve_hub",
     "training_differences",
+    "training_torn",
     "tree_differences",
 ]

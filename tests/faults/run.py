@@ -2,19 +2,23 @@
 
 Every try has a fixed seed. Interrupted work goes on and must end in the same bytes as work that nobody interrupted; a
 disk that fails must end a run with one sentence, status 2 and every earlier checkpoint whole; a damaged file must be
-refused by name, or do no harm. The table says what was tried; the exit status is 1 if anything was lost.
+refused by name, or do no harm; an input, generated, hostile or one of many at once, ends in a result or a named error.
+The table says what was tried; the exit status is 1 if anything was lost.
 """
 
 import argparse
+import importlib
 import os
+import pickle
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -33,19 +37,32 @@ FULL = {
     "training, in a checkpoint": 20,
     "training, in an evaluation": 20,
     "training, in a push": 20,
-    "training, signals": 20,
+    "scene prediction": 30,
     "purification": 20,
     "preparation": 20,
+    "training, signals": 20,
     "full disk": 40,
     "folder gone": 10,
     "second run": 5,
     "flipped bits": 2000,
     "truncated files": 2000,
     "swapped files": 2000,
+    "fuzz": 10_000,
+    "hostile": 1,
+    "crowd": 1000,
 }
-"""Tries of each kind of fault. Scene prediction joins the interrupted work as a `Job` of its own."""
+"""Tries of each kind of fault; of hostile files, each is tried once."""
 
-QUICK = {**dict.fromkeys(FULL, 2), **dict.fromkeys(("flipped bits", "truncated files", "swapped files"), 60)}
+INPUTS = ("fuzz", "hostile", "crowd")
+INPUTS_S = 4 * 3600.0
+"""The kinds that give inputs and interrupt nothing, and what all of one may take."""
+
+QUICK = {
+    **dict.fromkeys(FULL, 1),
+    **dict.fromkeys(("flipped bits", "truncated files", "swapped files"), 50),
+    "fuzz": 300,
+    "crowd": 40,
+}
 
 Outcome = str
 """Empty where nothing was lost, else what."""
@@ -56,7 +73,7 @@ def interrupted(name: str, base: Path, tries: int) -> Iterator[Outcome]:
     job, whole = JOBS[name](base), fresh(base / "whole")
     changes = base / "changes"
     began = time.monotonic()
-    moment = Moment(folder=job.moments(np.random.default_rng(0), 1).folder or "whole/run") if job.moments else Moment()
+    moment = Moment(folder=job.folder)
     statuses = wait(launch(job, whole, moment=moment, changes=changes if job.processes == 1 else None))
     if statuses != [0] * job.processes:
         raise SystemExit(f"{name}: the uninterrupted run ended with {statuses}:\n{(whole / 'log').read_text()}")
@@ -78,6 +95,9 @@ def one_interruption(job: jobs.Job, whole: Path, parts: Path, seed: int, duratio
             for child in victims:
                 kill(child)
         statuses = wait(children)
+        torn = job.torn(whole, parts)
+        if torn:
+            return f"seed {seed}: taken for finished after a kill: {', '.join(torn)}"
         if None in statuses:
             return f"seed {seed}: a process hung after another one was killed"
         if not set(statuses) <= {0, 1, -signal.SIGKILL}:
@@ -107,7 +127,7 @@ def tail(folder: Path, count: int = 3) -> str:
 
 def training(base: Path, **options: object) -> jobs.Job:
     """The job of a training."""
-    return jobs.Job(jobs.Training(base).run, jobs.training_differences, **options)
+    return jobs.Job(jobs.Training(base).run, jobs.training_differences, torn=jobs.training_torn, **options)
 
 
 def pushed_training(base: Path) -> jobs.Job:
@@ -125,16 +145,22 @@ def pushed_training(base: Path) -> jobs.Job:
     def differences(whole: Path, parts: Path) -> list[str]:
         return jobs.training_differences(whole, parts) + jobs.hub_differences(url, f"me/{parts.name}", parts)
 
-    return jobs.Job(run, differences, moments=jobs.in_push)
+    return jobs.Job(run, differences, moments=jobs.in_push, torn=jobs.training_torn)
+
+
+def mapping(base: Path) -> jobs.Job:
+    """The job of a map of a scene."""
+    return jobs.Job(jobs.Mapping(base).run, jobs.tree_differences, moments=jobs.in_map, torn=jobs.map_torn)
 
 
 SERVERS: list[int] = []
 JOBS: dict[str, Callable[[Path], jobs.Job]] = {
     "training": training,
     "training, two processes": partial(training, processes=2),
-    "training, in a checkpoint": partial(training, moments=jobs.in_checkpoint),
+    "training, in a checkpoint": partial(training, moments=jobs.in_checkpoint, folder="/checkpoints"),
     "training, in an evaluation": partial(training, moments=jobs.in_evaluation),
     "training, in a push": pushed_training,
+    "scene prediction": mapping,
     "purification": lambda base: jobs.Job(jobs.Purification(base).run, jobs.tree_differences),
     "preparation": lambda base: jobs.Job(jobs.Preparation(base).run, jobs.tree_differences),
 }
@@ -149,22 +175,69 @@ OTHERS: dict[str, Callable[[Path, int], Iterator[Outcome]]] = {
 }
 
 
-def count(name: str, tries: int, outcomes: Counter[bool]) -> None:
-    """Try a kind of fault, and count what survived."""
-    base, began = Path(tempfile.mkdtemp(prefix="faults-")), time.monotonic()
+@dataclass
+class Line:
+    """A line of the table."""
+
+    fault: str
+    tries: int = 0
+    survived: int = 0
+    seconds: float = 0.0
+
+    @property
+    def lost(self) -> int:
+        """Tries after which something was lost."""
+        return self.tries - self.survived
+
+
+def count(name: str, tries: int, lines: list[Line]) -> None:
+    """Try a kind of fault, and append what survived, as far as it gets."""
+    base, began, first = Path(tempfile.mkdtemp(prefix="faults-")), time.monotonic(), len(lines)
     try:
-        kind = OTHERS[name] if name in OTHERS else partial(interrupted, name)
-        for outcome in kind(base, tries):
-            outcomes[not outcome] += 1
-            if outcome:
-                print(f"LOST  {name}: {outcome}", flush=True)
+        if name in INPUTS:
+            _count_inputs(name, base, tries, lines)
+        else:
+            lines.append(Line(name))
+            _count_outcomes((OTHERS.get(name) or partial(interrupted, name))(base, tries), lines[-1])
+    except (Exception, SystemExit) as error:  # of the kind itself: the others are tried all the same
+        lines.append(Line(f"{name}: ended", tries=1))
+        print(f"LOST  {name}: {type(error).__name__}: {error}", flush=True)
     finally:
         while SERVERS:
             server = SERVERS.pop()
             kill(server)
             os.waitpid(server, 0)
         shutil.rmtree(base, ignore_errors=True)
-        print(f"{name}: {outcomes.total()} tries in {time.monotonic() - began:.0f} s", flush=True)
+        seconds = time.monotonic() - began
+        print(f"{name}: {sum(line.tries for line in lines[first:])} tries in {seconds:.0f} s", flush=True)
+        if len(lines) > first:
+            lines[first].seconds = seconds
+
+
+def _count_outcomes(outcomes: Iterator[Outcome], line: Line) -> None:
+    for outcome in outcomes:
+        line.tries += 1
+        line.survived += not outcome
+        if outcome:
+            print(f"LOST  {line.fault}: {outcome}", flush=True)
+
+
+def _count_inputs(name: str, base: Path, tries: int, lines: list[Line]) -> None:
+    """A process of its own gives the inputs: they change what a process is like, and may end it."""
+    kept = base / "rows"
+
+    def give() -> None:
+        kept.write_bytes(pickle.dumps(importlib.import_module(f"tests.faults.{name}").run(tries=tries)))
+
+    statuses = wait([start(give, base / "log")], timeout_s=INPUTS_S)
+    if statuses != [0]:
+        lines.append(Line(name, tries=1))
+        print(f"LOST  {name}: ended with {statuses}: {tail(base)}", flush=True)
+        return
+    for row in pickle.loads(kept.read_bytes()):
+        lines.append(Line(f"{name}: {row.fault}", row.tries, row.survived))
+        for what, times in row.escaped.items():
+            print(f"LOST  {name}: {row.fault}: {times} x {what}: {row.examples.get(what)}", flush=True)
 
 
 def main() -> int:
@@ -175,20 +248,22 @@ def main() -> int:
     parser.add_argument("--tries", type=int, help="of each kind; default: as many as promised")
     arguments = parser.parse_args()
     counts = QUICK if arguments.quick else FULL
-    table: list[tuple[str, int, int, int]] = []
+    lines: list[Line] = []
     try:
         for name in arguments.only or counts:
-            outcomes: Counter[bool] = Counter()
-            try:
-                count(name, arguments.tries or counts[name], outcomes)
-            finally:
-                table.append((name, outcomes.total(), outcomes[True], outcomes[False]))
+            if name == "crowd" and find_spec("gradio") is None and not arguments.only:
+                print("crowd: not tried, it needs: pip install -e '.[space]'", flush=True)
+                continue
+            count(name, arguments.tries or counts[name], lines)
     except KeyboardInterrupt:
         print("interrupted: the rest was not tried")
-    print(f"\n{'fault class':<28}{'tries':>8}{'survived':>10}{'lost data':>11}")
-    for name, tries, survived, lost in table:
-        print(f"{name:<28}{tries:>8}{survived:>10}{lost:>11}")
-    return int(any(row[3] for row in table) or not all(row[1] for row in table))
+    lines.append(Line("all", sum(line.tries for line in lines), sum(line.survived for line in lines)))
+    lines[-1].seconds = sum(line.seconds for line in lines)
+    print(f"\n{'fault class':<44}{'tries':>8}{'survived':>10}{'lost data':>11}{'seconds':>9}")
+    for line in lines:
+        seconds = f"{line.seconds:.0f}" if line.seconds else ""
+        print(f"{line.fault:<44}{line.tries:>8}{line.survived:>10}{line.lost:>11}{seconds:>9}")
+    return int(any(line.lost or not line.tries for line in lines))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The harness itself: that it finds what is lost; its own kinds of faults take minutes and are run by hand."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +37,34 @@ def test_differences_are_seen(tmp_path):
     assert tree_differences(whole.parent, parts.parent) == ["b", "a"]
 
 
+def breaks(base, tries):
+    yield ""
+    raise SystemExit("the uninterrupted run failed")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "lines"),
+    [
+        (lambda base, tries: iter([""] * tries), 0, [("folder gone", 3, 3, 0), ("all", 3, 3, 0)]),
+        (lambda base, tries: iter(["", "a checkpoint", ""]), 1, [("folder gone", 3, 2, 1), ("all", 3, 2, 1)]),
+        (breaks, 1, [("folder gone", 1, 1, 0), ("folder gone: ended", 1, 0, 1)]),
+    ],
+)
+def test_whatever_is_lost_is_in_the_table_and_ends_with_status_1(kind, status, lines, monkeypatch, capsys):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))  # run.py sets them where they are not
+    from tests.faults import run
+
+    monkeypatch.setattr(run, "OTHERS", {"folder gone": kind})
+    monkeypatch.setattr(sys, "argv", ["run.py", "--only", "folder gone", "--tries", "3"])
+    assert run.main() == status
+    said = capsys.readouterr().out
+    for fault, *numbers in lines:
+        assert f"{fault:<44}" + "{:>8}{:>10}{:>11}".format(*numbers) in said
+
+
 @pytest.mark.slow
-def test_two_tries_of_every_kind_lose_nothing():
+def test_a_sample_of_every_kind_loses_nothing():
     command = [sys.executable, str(Path(__file__).with_name("run.py")), "--quick"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-1000:]
