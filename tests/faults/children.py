@@ -20,6 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+# A progress bar of the parent would start a thread, and leave the children one lock for all of them, which one that is
+# killed never gives back.
+tqdm.monitor_interval = 0
+tqdm.set_lock(threading.RLock())
+
 DEADLINE_S = 300.0
 """No work here takes as long: who reaches it hangs."""
 
@@ -31,14 +38,15 @@ class Moment:
     """When something happens to a child, and what.
 
     Attributes:
-        what: "kill" (SIGKILL), or "fail": an error instead of a write, as on a full disk.
+        what: "kill" (SIGKILL); "fail": an error instead of this change; "fill": from it on, no file may grow beyond
+            `file_bytes`, whoever writes it, as on a disk that is full and stays so.
         change: at this change of a file below `folder`, counted from 0; None for never.
         folder: part of a path that counts.
         call: at this call of `function`, counted from 0; None for never.
         function: (object, name of its attribute).
         delay_s: from there to the kill.
         error: number of the error of "fail".
-        file_bytes: largest file that the child may write; None for any.
+        file_bytes: largest file that the child may write; None for any. Without `change` from the start.
     """
 
     what: str = "kill"
@@ -72,13 +80,16 @@ def start(
     child = os.fork()
     if child:
         return child
-    status = 1
+    status, moment, copier = 1, moment or Moment(), 0
     try:
         os.setsid()
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        if moment.file_bytes is not None:
+            output, copier = _copy_to(output)
         os.dup2(output, 1), os.dup2(output, 2)
+        os.close(output)
         os.environ.update(environment or {})
-        counted = _arm(moment or Moment())
+        counted = _arm(moment)
         try:
             work()
             status = 0
@@ -93,6 +104,9 @@ def start(
         if changes is not None:
             changes.write_text(str(counted[0]))
         sys.stdout.flush(), sys.stderr.flush()
+        if copier:  # until it has written the last words
+            os.close(1), os.close(2)
+            os.waitpid(copier, 0)
     finally:
         os._exit(status)
 
@@ -151,6 +165,19 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
+def _copy_to(output: int) -> tuple[int, int]:
+    """Fork a process that copies what is printed: a limit on the size of files is none to its log."""
+    read, write = os.pipe()
+    copier = os.fork()
+    if copier:
+        os.close(read), os.close(output)
+        return write, copier
+    os.close(write)
+    while printed := os.read(read, 1 << 16):
+        os.write(output, printed)
+    os._exit(0)
+
+
 def _arm(moment: Moment) -> list[int]:
     """Prepare a child for its moment; returns a list with the number of changes so far."""
     counted = [0]
@@ -158,8 +185,8 @@ def _arm(moment: Moment) -> list[int]:
         sys.addaudithook(partial(_watch, moment, counted))
     if moment.call is not None and moment.function is not None:
         _count_calls(moment, *moment.function)
-    if moment.file_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (moment.file_bytes, moment.file_bytes))
+    if moment.file_bytes is not None and moment.change is None:
+        _limit(moment.file_bytes)
     return counted
 
 
@@ -172,7 +199,10 @@ def _watch(moment: Moment, counted: list[int], event: str, arguments: tuple[Any,
     if counted[0] - 1 == moment.change:
         if moment.what == "fail":
             raise OSError(moment.error, os.strerror(moment.error), str(arguments[0]))
-        _strike(moment.delay_s)
+        if moment.what == "fill":
+            _limit(moment.file_bytes or 0)
+        else:
+            _strike(moment.delay_s)
 
 
 def _count_calls(moment: Moment, owner: Any, name: str) -> None:
@@ -185,6 +215,10 @@ def _count_calls(moment: Moment, owner: Any, name: str) -> None:
         return original(*arguments, **named)
 
     setattr(owner, name, counting)
+
+
+def _limit(file_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
 
 def _strike(delay_s: float) -> None:

@@ -30,12 +30,12 @@ from tests.data.test_prepare import _miniature, _write_replica
 from tests.faults.children import Moment
 from tests.hub_double import TOKEN, HubDouble
 from tests.training.test_purify_labels import CLASSES, COLOURS, ColourScorer
-from tests.training.tiny_runs import build_tiny_model, save_students, tiny_arguments
+from tests.training.tiny_runs import build_tiny_model, draw_blanks, save_students, tiny_arguments
 from training import purify_labels, train_semi
 from training.batches import EvaluationDataset
 from training.checkpoints import latest_checkpoint, verify_checkpoint
 
-STEPS, EVAL_EVERY, SAVE_EVERY = 10, 4, 3
+STEPS, EVAL_EVERY, SAVE_EVERY = 7, 4, 3
 PREPARED = ("gid15", "native", "original")  # 342 tiles
 
 
@@ -66,7 +66,7 @@ class Job:
 
 
 class Training:
-    """Ten steps of two tiny students, on drawn scenes outside of the output folder."""
+    """Seven steps of two tiny students, on drawn scenes outside of the output folder."""
 
     def __init__(self, base: Path) -> None:
         """Write the scenes and the backbones."""
@@ -85,6 +85,7 @@ class Training:
     def run(self, folder: Path, *argv: str, **changes: Any) -> None:
         """Train, or go on."""
         os.environ["ACCELERATE_USE_CPU"] = "1"
+        draw_blanks()
         train_semi.main(self.arguments(folder, *argv, **changes))
 
 

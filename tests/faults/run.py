@@ -40,8 +40,8 @@ FULL = {
     "scene prediction": 30,
     "purification": 20,
     "preparation": 20,
-    "training, signals": 20,
-    "full disk": 40,
+    "training, signals": 40,
+    "full disk": 300,
     "folder gone": 10,
     "second run": 5,
     "flipped bits": 2000,
@@ -51,7 +51,8 @@ FULL = {
     "hostile": 1,
     "crowd": 1000,
 }
-"""Tries of each kind of fault; of hostile files, each is tried once."""
+"""Tries of each kind of fault, at most: there are two full disks for each change of a file, and some; each hostile file
+is tried once."""
 
 INPUTS = ("fuzz", "hostile", "crowd")
 INPUTS_S = 4 * 3600.0
@@ -60,6 +61,7 @@ INPUTS_S = 4 * 3600.0
 QUICK = {
     **dict.fromkeys(FULL, 1),
     **dict.fromkeys(("flipped bits", "truncated files", "swapped files"), 50),
+    "full disk": 4,
     "fuzz": 300,
     "crowd": 40,
 }

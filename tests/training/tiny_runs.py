@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, DINOv3
 from co2s_hf import Co2SConfig, Co2SForSemanticSegmentation
 from co2s_hf.configuration_co2s import TINY_HEAD
 from co2s_hf.data.folders import find_split
+from training import train_semi
 from training.arguments import parse_arguments
 from training.batches import Batch, SemiDataset, train_loader
 from training.pools import FilePool, LabelledPool
@@ -67,6 +68,17 @@ def tiny_arguments(folder, *argv, **changes):
     arguments = parse_arguments(["--recipe", str(recipe), *argv])
     arguments.command = "train --tiny"
     return arguments
+
+
+def draw_blanks(patch=setattr):
+    """Let trainings write blank pictures to the places of theirs: drawing takes half the time of a tiny one."""
+
+    def blank(*arguments, **options):
+        (path,) = (one for one in arguments if isinstance(one, Path))
+        Image.new("RGB", (8, 8)).save(path)
+
+    patch(train_semi, "draw_curves", blank)
+    patch(train_semi, "draw_examples", blank)
 
 
 def write_shards(folder, pictures, shards=2):
