@@ -1,7 +1,7 @@
 """Work in forked processes that can be killed, stopped or starved of disk at a chosen moment.
 
-The parent has imported everything and has no threads, so a child costs its work alone and not the seconds that torch
-and transformers take to load.
+The parent has imported everything and has no threads at work, so a child costs its work alone and not the seconds that
+torch and transformers take to load.
 """
 
 import errno
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -77,7 +78,9 @@ def start(
         changes: file to write the number of changes of files to, at the end.
     """
     sys.stdout.flush(), sys.stderr.flush()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads, which libraries have idle
+        child = os.fork()
     if child:
         return child
     status, moment, copier = 1, moment or Moment(), 0
@@ -88,6 +91,9 @@ def start(
             output, copier = _copy_to(output)
         os.dup2(output, 1), os.dup2(output, 2)
         os.close(output)
+        # In a test pytest has streams of its own, and makes warnings errors.
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+        warnings.simplefilter("default")
         os.environ.update(environment or {})
         counted = _arm(moment)
         try:

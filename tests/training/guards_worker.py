@@ -1,24 +1,20 @@
-"""Runs of two processes for `test_guards.py`, each with a fault on one of them; forked, so libraries load once."""
+"""Runs of two forked processes for `test_guards.py`, with a fault on one of them."""
 
 import hashlib
 import json
 import os
 import signal
-import sys
-import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
+import torch
+from accelerate.state import AcceleratorState
 
-import torch  # noqa: E402
-
-from tests.faults.children import start_ranks, wait  # noqa: E402
-from tests.training.tiny_runs import tiny_arguments  # noqa: E402
-from training import train_semi  # noqa: E402
-from training.batches import Batch  # noqa: E402
-from training.methods.co2s import Co2S  # noqa: E402
+from tests.faults.children import start_ranks, wait
+from tests.training.tiny_runs import tiny_arguments
+from training import train_semi
+from training.batches import Batch
+from training.methods.co2s import Co2S
 
 
 def ignore_everything(step):
@@ -65,9 +61,15 @@ FAULTS = {
 }
 
 
-def run(name, folder):
-    """One process of a run with a fault."""
+def run_two(name, folder):
+    """Run two processes with a fault; returns their statuses and what they printed."""
+    statuses = wait(start_ranks(partial(_run, name, folder), folder / "log", 2), timeout_s=120)
+    return statuses, (folder / "log").read_text()
+
+
+def _run(name, folder):
     os.environ["ACCELERATE_USE_CPU"] = "1"
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the parent's own runs
     rank = int(os.environ["RANK"])
     if rank == 1:
         FAULTS[name](Co2S.step)
@@ -82,18 +84,3 @@ def run(name, folder):
     train_semi.write_report = report
     train_semi.class_table = lambda *rest: ""
     train_semi.main(tiny_arguments(folder, save_every=2, eval_every=4, max_skipped_steps=2, timeout_minutes=0.5))
-
-
-def main(folder):
-    """Run all of them, one after the other, and write what came of each."""
-    for name in FAULTS:
-        here = folder / name
-        here.mkdir()
-        began = time.monotonic()
-        statuses = wait(start_ranks(partial(run, name, here), here / "log", 2), timeout_s=120)
-        seconds = time.monotonic() - began
-        (here / "end.json").write_text(json.dumps({"statuses": statuses, "seconds": seconds}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,21 +16,30 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
+from co2s_hf.data.synthetic import CLASSES
 from co2s_hf.publish.folder import CHECKSUMS, FolderError, check_folder
-from tests.training.tiny_runs import STAND_INS, finish, start, tiny_arguments
+from tests.faults import children
+from tests.training.guards_worker import run_two
+from tests.training.tiny_runs import STAND_INS, draw_blanks, start, tiny_arguments
 from training import train_semi
-from training.checkpoints import verify_checkpoint
+from training.checkpoints import latest_checkpoint, verify_checkpoint
 from training.eval_semi import main as evaluate_saved
 from training.guards import LOCK, RunError, RunLock, Signals, StepGuard, writing
 from training.methods.co2s import Co2S
 from training.train_semi import main
 
 pytestmark = [pytest.mark.filterwarnings(STAND_INS), pytest.mark.usefixtures("fresh_accelerate_state")]
-WORKER = Path(__file__).with_name("guards_worker.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def blank_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        draw_blanks(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, students):
+def finished(tmp_path_factory, students, blank_pictures):
     """A finished run of four steps with two checkpoints; copied, never changed."""
     folder = tmp_path_factory.mktemp("finished")
     main(tiny_arguments(folder, **students))
@@ -101,6 +111,22 @@ def test_a_folder_that_was_replaced_is_noticed(tmp_path):
             lock.require()
         (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / LOCK).touch()
+
+
+# ---- kills -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_resumes_to_the_same_bytes_and_what_it_half_wrote_is_no_checkpoint(finished, students, tmp_path):
+    checkpoints = tmp_path / "run/checkpoints"
+    moment = children.Moment(change=3, folder="step-00000004")  # its model is there, its run.json is not
+    work = partial(main, tiny_arguments(tmp_path, **students))
+    assert children.wait([children.start(work, tmp_path / "log", moment=moment)], timeout_s=120) == [-signal.SIGKILL]
+    assert (checkpoints / ".tmp-step-00000004/model.safetensors").is_file()
+    assert latest_checkpoint(checkpoints).name == "step-00000002"
+    main(tiny_arguments(tmp_path, "--resume", **students))
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000002", "step-00000004"]
+    for name in ("model/model.safetensors", "best/model.safetensors", "checkpoints/step-00000004/optimizer.bin"):
+        assert (finished / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
 # ---- signals ---------------------------------------------------------------------------------------------------------
@@ -234,6 +260,19 @@ def test_a_full_disk_is_one_sentence_and_earlier_checkpoints_stay(students, tmp_
     verify_checkpoint(tmp_path / "run/checkpoints/step-00000002")
 
 
+def test_a_folder_that_vanishes_is_one_sentence_and_its_checkpoints_stay(
+    finished, students, tmp_path, monkeypatch, capsys
+):
+    at_step(monkeypatch, 2, lambda: (tmp_path / "run").rename(tmp_path / "away"))
+    data = dict(scenes=None, data_dir=str(finished / "scenes"), classes=list(CLASSES), validation=["val_*.png"])
+    with pytest.raises(SystemExit) as ended:
+        main(tiny_arguments(tmp_path, **data, **students))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("train_semi.py: error: ") == 1
+    assert "run was removed or replaced while its run went on" in said
+    verify_checkpoint(tmp_path / "away/checkpoints/step-00000002")
+
+
 def test_only_failed_writes_become_failures_of_the_disk():
     accelerator = Accelerator(cpu=True)
     with pytest.raises(RunError, match="x could not be written"), writing(accelerator, "x"):
@@ -324,45 +363,36 @@ def test_while_steps_fail_no_checkpoint_takes_the_place_of_the_good_one(students
 # ---- two processes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    """What came of each run of two processes with a fault on the second one."""
-    folder = tmp_path_factory.mktemp("two")
-    finish(start(WORKER, folder))
-    return folder
+def test_a_step_without_a_number_on_one_process_is_left_out_on_both(tmp_path):
+    assert run_two("nan", tmp_path)[0] == [0, 0], (tmp_path / "log").read_text()
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and first["skipped"] == 1
 
 
-def end_of(folder):
-    return json.loads((folder / "end.json").read_text())["statuses"], (folder / "log").read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("fault", "skipped"), [("ignored", 0), ("nan", 1)])
-def test_processes_stay_together_whatever_one_of_them_sees(fault, skipped, two_processes):
-    statuses, printed = end_of(two_processes / fault)
-    assert statuses == [0, 0], printed
-    first, second = (json.loads((two_processes / fault / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert first == second and first["skipped"] == skipped
+def test_the_death_of_one_process_ends_the_others_with_its_reason(tmp_path):
+    statuses, printed = run_two("death", tmp_path)
+    assert statuses == [1, -signal.SIGKILL], printed
+    assert "another process of this run is gone or does not answer (" in printed and "--resume" in printed
+    verify_checkpoint(tmp_path / "run/checkpoints/step-00000002")
 
 
 @pytest.mark.slow
-def test_steps_that_fail_on_one_process_end_all_of_them(two_processes):
-    statuses, printed = end_of(two_processes / "nan for good")
+def test_a_process_without_a_label_stays_with_the_other_one(tmp_path):
+    assert run_two("ignored", tmp_path)[0] == [0, 0], (tmp_path / "log").read_text()
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and first["skipped"] == 0
+
+
+@pytest.mark.slow
+def test_steps_that_fail_on_one_process_end_all_of_them(tmp_path):
+    statuses, printed = run_two("nan for good", tmp_path)
     assert statuses == [1, 1] and "The last good checkpoint is" in printed and "step-00000002. Lower" in printed
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_ahead_of_the_same_step(two_processes):
-    statuses, printed = end_of(two_processes / "signal")
+def test_a_signal_to_one_process_stops_all_ahead_of_the_same_step(tmp_path):
+    statuses, printed = run_two("signal", tmp_path)
     assert statuses == [143, 143], printed
-    (checkpoint,) = (two_processes / "signal/run/checkpoints").glob("step-0000000[34]")
+    (checkpoint,) = (tmp_path / "run/checkpoints").glob("step-0000000[34]")
     verify_checkpoint(checkpoint)
     assert "stopped by SIGTERM after step" in printed
-
-
-@pytest.mark.slow
-def test_the_death_of_one_process_ends_the_others_with_its_reason(two_processes):
-    statuses, printed = end_of(two_processes / "death")
-    assert statuses == [1, -signal.SIGKILL], printed
-    assert "another process of this run is gone or does not answer (" in printed and "--resume" in printed
-    verify_checkpoint(two_processes / "death/run/checkpoints/step-00000002")
