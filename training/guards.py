@@ -142,19 +142,31 @@ def writing(accelerator: Accelerator, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def plain_end(program: str) -> Iterator[None]:
+def plain_end(program: str, *reading: type[Exception]) -> Iterator[None]:
     """End the program with one sentence where the reason lies outside of it: a disk, a folder, another process.
 
     Another process that is gone or does not answer in time is status 1, everything else 2.
+
+    Args:
+        program: its name.
+        reading: errors of what it reads while it goes on, which may differ from what it has checked.
     """
     try:
         yield
     except RunError as error:
         tqdm.write(f"{program}: error: {error}", file=sys.stderr)  # above the progress bar
         raise SystemExit(2) from error
+    except reading as error:
+        reason = str(error)
+        if reason.startswith("Caught "):  # in a worker of a DataLoader, whose traceback torch makes the message
+            reason = reason.strip().splitlines()[-1].partition(": ")[2]
+        tqdm.write(f"{program}: error: {reason} Once that is mended, --resume goes on.", file=sys.stderr)
+        if _distributed():
+            sys.stderr.flush()
+            os._exit(2)  # a clean end would wait for the others, which have not met it
+        raise SystemExit(2) from error
     except RuntimeError as error:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not distributed or not _NOBODY_THERE.search(str(error)):
+        if not _distributed() or not _NOBODY_THERE.search(str(error)):
             raise
         reason = str(error).strip().splitlines()[0]
         tqdm.write(
@@ -164,6 +176,10 @@ def plain_end(program: str) -> Iterator[None]:
         )
         sys.stderr.flush()
         os._exit(1)  # a clean end would wait for the others
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ from tqdm.auto import tqdm
 from co2s_hf.data import synthetic
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataSplit, Sample, check_split, count_class_pixels, find_split
-from co2s_hf.data.images import image_size
+from co2s_hf.data.images import ImageError, image_size
+from co2s_hf.data.label_map import LabelMapError
 from training.arguments import FREE, parse_arguments, plain_refusals
 from training.batches import EvaluationDataset, SemiDataset, TimedBatches, train_loader
 from training.checkpoints import (
@@ -49,7 +50,7 @@ from training.parts.losses import identity
 from training.parts.method import Method
 from training.parts.schedules import Progress
 from training.parts.supervision import median_frequency_weights
-from training.pools import FilePool, ImageStream, LabelledPool, find_partly_labelled
+from training.pools import FilePool, ImageStream, LabelledPool, StreamError, find_partly_labelled
 from training.publisher import LAST, MAIN, Publisher
 from training.purification.cache import CacheError, RegionCache
 from training.purification.decisions import PurifierSettings, background_ids
@@ -61,7 +62,7 @@ from training.views import ViewNeeds
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train, evaluate and leave a model folder; returns what metrics.json holds."""
-    with Signals() as signals, plain_end("train_semi.py"):
+    with Signals() as signals, plain_end("train_semi.py", ImageError, LabelMapError, StreamError, CacheError):
         return train(arguments, signals)
 
 

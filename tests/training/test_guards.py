@@ -273,6 +273,18 @@ def test_a_folder_that_vanishes_is_one_sentence_and_its_checkpoints_stay(
     verify_checkpoint(tmp_path / "away/checkpoints/step-00000002")
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_vanish_are_one_sentence(workers, students, tmp_path, monkeypatch, capsys):
+    at_step(monkeypatch, 1, lambda: (tmp_path / "run/scenes/images").rename(tmp_path / "away"))
+    with pytest.raises(SystemExit) as ended:
+        main(tiny_arguments(tmp_path, num_workers=workers, max_steps=9, eval_every=9, **students))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "Traceback" not in said
+    sentence = said.partition("train_semi.py: error: ")[2].splitlines()[0]
+    assert sentence.startswith(f"{tmp_path}/run/scenes/images/") and "does not exist" in sentence
+    assert sentence.endswith("Once that is mended, --resume goes on.")
+
+
 def test_only_failed_writes_become_failures_of_the_disk():
     accelerator = Accelerator(cpu=True)
     with pytest.raises(RunError, match="x could not be written"), writing(accelerator, "x"):
