@@ -223,9 +223,10 @@ def test_without_a_good_checkpoint_resume_is_refused(run_folder, students, tmp_p
 
 
 def test_a_damaged_model_is_neither_evaluated_nor_pushed_nor_kept(run_folder, students, tmp_path, capsys):
-    best = run_folder / "best"
-    assert CHECKSUMS in check_folder(best)
+    best, by_hand = run_folder / "best", ["sha256sum", "--check", "--status", CHECKSUMS]
+    assert CHECKSUMS in check_folder(best) and subprocess.run(by_hand, cwd=best).returncode == 0
     flip(best / "model.safetensors")
+    assert subprocess.run(by_hand, cwd=best).returncode == 1
     with pytest.raises(FolderError, match="model.safetensors is not what .*SHA256SUMS says: it is damaged"):
         check_folder(best)
     with pytest.raises(SystemExit) as refusal:
