@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from accelerate.state import AcceleratorState
 
+from co2s_hf.data.images import ImageError
 from tests.faults.children import start_ranks, wait
 from tests.training.tiny_runs import tiny_arguments
 from training import train_semi
@@ -41,6 +42,17 @@ def lose_numbers(first, last, step):
     Co2S.step = nan
 
 
+def miss_an_image(step):
+    """The second process cannot read an image of its third step."""
+
+    def missing(self, batch, progress):
+        if progress.step == 2:
+            raise ImageError("a.png does not exist.")
+        return step(self, batch, progress)
+
+    Co2S.step = missing
+
+
 def send(number, step):
     """The second process gets a signal during its third step."""
 
@@ -56,6 +68,7 @@ FAULTS = {
     "ignored": ignore_everything,
     "nan": partial(lose_numbers, 1, 1),
     "nan for good": partial(lose_numbers, 2, 99),
+    "image": miss_an_image,
     "signal": partial(send, signal.SIGTERM),
     "death": partial(send, signal.SIGKILL),
 }

@@ -403,6 +403,13 @@ def test_steps_that_fail_on_one_process_end_all_of_them(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_image_that_one_process_cannot_read_ends_both(tmp_path):
+    statuses, printed = run_two("image", tmp_path)
+    assert statuses == [1, 2], printed
+    assert "error: a.png does not exist. Once that is mended" in printed and "another process of this run is" in printed
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_ahead_of_the_same_step(tmp_path):
     statuses, printed = run_two("signal", tmp_path)
     assert statuses == [143, 143], printed
