@@ -1,4 +1,4 @@
-"""Runs of two forked processes for `test_guards.py`, with a fault on one of them."""
+"""Runs of two forked processes for `test_two_guarded.py`, with a fault on one of them."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a run is guarded against; what two processes do about a fault of one of them runs in `guards_worker.py`."""
+"""What a run is guarded against; what two processes do about a fault of one of them is in `test_two_guarded.py`."""
 
 import errno
 import json
@@ -15,16 +15,17 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader, Dataset
 
+from co2s_hf.data.images import ImageError
 from co2s_hf.data.synthetic import CLASSES
 from co2s_hf.publish.folder import CHECKSUMS, FolderError, check_folder
 from tests.faults import children
-from tests.training.guards_worker import run_two
 from tests.training.tiny_runs import STAND_INS, draw_blanks, start, tiny_arguments
 from training import train_semi
 from training.checkpoints import latest_checkpoint, verify_checkpoint
 from training.eval_semi import main as evaluate_saved
-from training.guards import LOCK, RunError, RunLock, Signals, StepGuard, writing
+from training.guards import LOCK, RunError, RunLock, Signals, StepGuard, plain_end, writing
 from training.methods.co2s import Co2S
 from training.train_semi import main
 
@@ -274,16 +275,32 @@ def test_a_folder_that_vanishes_is_one_sentence_and_its_checkpoints_stay(
     verify_checkpoint(tmp_path / "away/checkpoints/step-00000002")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_images_that_vanish_are_one_sentence(workers, students, tmp_path, monkeypatch, capsys):
+def test_images_that_vanish_are_one_sentence(students, tmp_path, monkeypatch, capsys):
     at_step(monkeypatch, 1, lambda: (tmp_path / "run/scenes/images").rename(tmp_path / "away"))
     with pytest.raises(SystemExit) as ended:
-        main(tiny_arguments(tmp_path, num_workers=workers, max_steps=9, eval_every=9, **students))
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and "Traceback" not in said
-    sentence = said.partition("train_semi.py: error: ")[2].splitlines()[0]
-    assert sentence.startswith(f"{tmp_path}/run/scenes/images/") and "does not exist" in sentence
-    assert sentence.endswith("Once that is mended, --resume goes on.")
+        main(tiny_arguments(tmp_path, **students))
+    sentence = capsys.readouterr().err.partition("train_semi.py: error: ")[2].splitlines()[0]
+    assert ended.value.code == 2 and sentence.startswith(f"{tmp_path}/run/scenes/images/")
+    assert sentence.endswith(
+        "does not exist; check the folder and the list that name it. Once that is mended, --resume goes on."
+    )
+
+
+class Missing(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ImageError("a.png does not exist.")
+
+
+def test_an_error_of_a_worker_is_one_sentence_too(capsys):
+    with pytest.raises(SystemExit) as ended, plain_end("train", ImageError):
+        next(iter(DataLoader(Missing(), num_workers=1)))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "train: error: a.png does not exist. Once that is mended, --resume goes on.\n"
+    )
 
 
 def test_only_failed_writes_become_failures_of_the_disk():
@@ -371,48 +388,3 @@ def test_while_steps_fail_no_checkpoint_takes_the_place_of_the_good_one(students
     assert "in 3 steps in a row, up to step 5" in ended.value.code and "step-00000002. Lower --lr" in ended.value.code
     weights = load_file(tmp_path / "run/checkpoints/step-00000002/model.safetensors")
     assert all(value.isfinite().all() for value in weights.values())
-
-
-# ---- two processes ---------------------------------------------------------------------------------------------------
-
-
-def test_a_step_without_a_number_on_one_process_is_left_out_on_both(tmp_path):
-    assert run_two("nan", tmp_path)[0] == [0, 0], (tmp_path / "log").read_text()
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert first == second and first["skipped"] == 1
-
-
-def test_the_death_of_one_process_ends_the_others_with_its_reason(tmp_path):
-    statuses, printed = run_two("death", tmp_path)
-    assert statuses == [1, -signal.SIGKILL], printed
-    assert "another process of this run is gone or does not answer (" in printed and "--resume" in printed
-    verify_checkpoint(tmp_path / "run/checkpoints/step-00000002")
-
-
-@pytest.mark.slow
-def test_a_process_without_a_label_stays_with_the_other_one(tmp_path):
-    assert run_two("ignored", tmp_path)[0] == [0, 0], (tmp_path / "log").read_text()
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert first == second and first["skipped"] == 0
-
-
-@pytest.mark.slow
-def test_steps_that_fail_on_one_process_end_all_of_them(tmp_path):
-    statuses, printed = run_two("nan for good", tmp_path)
-    assert statuses == [1, 1] and "The last good checkpoint is" in printed and "step-00000002. Lower" in printed
-
-
-@pytest.mark.slow
-def test_an_image_that_one_process_cannot_read_ends_both(tmp_path):
-    statuses, printed = run_two("image", tmp_path)
-    assert statuses == [1, 2], printed
-    assert "error: a.png does not exist. Once that is mended" in printed and "another process of this run is" in printed
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_ahead_of_the_same_step(tmp_path):
-    statuses, printed = run_two("signal", tmp_path)
-    assert statuses == [143, 143], printed
-    (checkpoint,) = (tmp_path / "run/checkpoints").glob("step-0000000[34]")
-    verify_checkpoint(checkpoint)
-    assert "stopped by SIGTERM after step" in printed
