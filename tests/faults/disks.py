@@ -68,7 +68,7 @@ def full(base: Path, tries: int) -> Iterator[str]:
     moments = [Moment("fail", change=change, folder="/run", error=errno.ENOSPC) for change in changes]
     sizes = [0 if change % 2 else int(2 ** random.uniform(6, 19)) for change in changes]
     moments += [Moment("fill", change=change, folder="/run", file_bytes=sizes[change]) for change in changes]
-    moments += [Moment(file_bytes=int(2**exponent)) for exponent in np.linspace(9, 20.5, 24)]
+    moments += [Moment(file_bytes=int(2**exponent)) for exponent in np.linspace(10, 20.5, 24)]  # a recipe has 700 bytes
     for number in random.permutation(len(moments))[:tries]:
         parts = fresh(base / "parts")
         statuses = wait([start(partial(train.run, parts), parts / "log", moment=moments[number])])
