@@ -3,8 +3,8 @@
 python tests/benchmarks/loader.py
 python tests/benchmarks/loader.py --data_dir FOLDER         of images/ and labels/, instead of eight drawn images
 
-"crops" is the share of decoding and cropping, which workers do, measured without them. The rest are the views, which are
-made on the device that trains.
+"crops" is the share of decoding and cropping, which workers do, measured without them. The rest are the views, made on
+the device that trains.
 """
 
 import tempfile
