@@ -7,10 +7,10 @@ import warnings
 import zlib
 from collections.abc import Callable
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
 
-import PIL
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -119,7 +119,7 @@ def _read(path: Path, made_of: str | None) -> dict[str, Tensor] | None:
 
 
 def _made_of(source: Path, options: str) -> str:
-    versions = [FORMAT, co2s_hf.__version__, PIL.__version__]
+    versions = [FORMAT, co2s_hf.__version__, version("pillow")]
     return json.dumps([*versions, options, *(_state(Path(f"{source}{sidecar}")) for sidecar in _SIDECARS)])
 
 
