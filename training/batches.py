@@ -133,7 +133,7 @@ class Crops:
 
 def collate(positions: Sequence[dict[str, Any]]) -> Crops:
     """Stack the tensors of several positions."""
-    tensors = {name: torch.stack([one[name] for one in positions]) for name in positions[0] if "draws" not in name}
+    tensors = {name: _stack([one[name] for one in positions]) for name in positions[0] if "draws" not in name}
     draws = {name: [one[f"{name}_draws"] for one in positions] for name in "up" if f"{name}_draws" in positions[0]}
     return Crops(tensors, draws)
 
@@ -430,6 +430,11 @@ def _partner(position: int) -> int:
 
 def _named(prefix: str, parts: dict[str, Any]) -> dict[str, Any]:
     return {name if name.startswith("box") else f"{prefix}_{name}": part for name, part in parts.items()}
+
+
+def _stack(planes: Sequence[Tensor]) -> Tensor:
+    """Stack planes; crops of 8 bits and of 16 bits, which are already in [0, 1], meet there."""
+    return torch.stack(list(planes) if len({plane.dtype for plane in planes}) == 1 else [_to_unit(p) for p in planes])
 
 
 def _to_unit(image: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import write_image, write_mask
-from training.batches import MAX_REGIONS, Batch, EvaluationDataset, SemiDataset, TimedBatches, train_loader
+from training.batches import MAX_REGIONS, Batch, EvaluationDataset, SemiDataset, TimedBatches, collate, train_loader
 from training.pools import FilePool, LabelledPool, find_partly_labelled
 from training.purification.cache import RegionCache
 from training.purification.calibration import Calibration
@@ -268,6 +268,17 @@ def test_16_bit_images_lie_between_0_and_1(tmp_path):
     assert _position(dataset, 0)["u_s1"].shape == (1, 16, 16)
 
 
+def test_images_of_8_and_16_bits_share_a_batch(tmp_path):
+    samples = []
+    for name, pixels in (("8", np.full((20, 20, 1), 51, np.uint8)), ("16", np.full((20, 20, 1), 13107, np.uint16))):
+        write_image(tmp_path / f"{name}.png", pixels)
+        samples.append(Sample(tmp_path / f"{name}.png", tmp_path / "m.png", name))
+    write_mask(tmp_path / "m.png", np.zeros((20, 20), np.uint8))
+    batch = _dataset(samples, samples, mean=(0.0,), std=(1.0,), scale_range=(1, 1)).batch([0, 1])
+    for crops in (batch.x, batch.u_w, batch.p_w):
+        torch.testing.assert_close(crops, torch.full((2, 1, 16, 16), 0.2))
+
+
 def test_datasets_refuse(samples, noisy):
     with pytest.raises(ValueError, match="There are 0 labelled images"):
         _dataset([], noisy)
@@ -404,6 +415,31 @@ def test_an_image_stands_back_as_often_as_it_is_labelled(scribbled, samples):
 
 
 # ---- train_loader ----
+
+
+def test_workers_pass_on_crops_and_draws_alone(noisy):
+    """Views are twelve times as large as what they are made of, and copies between processes cost more than they do."""
+    dataset = _dataset(noisy[:2], noisy[2:])
+    paired, alone = (collate(dataset.__getitems__(positions)) for positions in ([2, 3], [2, 4]))
+    kinds = {name: tensor.dtype for name, tensor in paired.tensors.items()}
+    assert kinds.pop("pairs") == torch.int64 and kinds == {
+        **dict.fromkeys(("x", "y", "u_crop"), torch.uint8),
+        **dict.fromkeys(("u_valid", "box1", "box2"), torch.bool),
+    }
+    assert {name: len(draws) for name, draws in paired.draws.items()} == {"u": 2}
+    assert alone.tensors.keys() - paired.tensors.keys() == {"p_crop", "p_valid"} and alone.draws.keys() == {"u", "p"}
+
+
+def test_views_are_made_where_the_batch_is_wanted(noisy, quadrants):
+    """On the device `meta` nothing has a value: whatever waited for one would fail."""
+    samples, scores = quadrants
+    views = ViewNeeds(unlabelled=True, partner="other", regions=True)
+    for dataset in (_dataset(noisy[:2], noisy[2:]), _dataset(samples, samples, views, scores=scores)):
+        expected = dataset.batch([0, 1])
+        batch = next(iter(train_loader(dataset, batch_size=2, start_step=0, total_steps=1, device="meta")))
+        for (name, tensor), (also, other) in zip(batch._tensors(), expected._tensors(), strict=True):
+            assert name == also and (tensor.shape, tensor.dtype) == (other.shape, other.dtype)
+            assert tensor.device.type == "meta"
 
 
 def test_resumed_batches_equal_those_of_an_uninterrupted_run(noisy):
