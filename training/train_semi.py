@@ -56,6 +56,7 @@ from training.purification.decisions import PurifierSettings, background_ids
 from training.purification.purifier import Purifier
 from training.records import data_facts, describe_run, training_images
 from training.report import class_table, draw_curves, write_metrics
+from training.tile_cache import TileCache
 from training.views import ViewNeeds
 
 
@@ -99,6 +100,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
         arguments.class_weights, class_pixels = count_imbalance(arguments, split)
         scores, purifier = find_scores(arguments, split, partly)
+        tiles = open_tile_cache(arguments)
     say(found(split, partly))
     for warning in warnings:
         say(f"warning: {warning}")
@@ -141,6 +143,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         hue_range=arguments.hue_range,
         nodata=arguments.nodata,
         cache_bytes=int(arguments.cache_gb * 2**30),
+        tiles=tiles,
         scores=scores,
         first_unlabelled=method.needs.from_step * positions_per_step,
     )
@@ -195,6 +198,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
             world_size=accelerator.num_processes,
             accumulation=arguments.gradient_accumulation_steps,
             num_workers=arguments.num_workers,
+            device=accelerator.device,
         )
     )
     progress_bar = tqdm(
@@ -250,7 +254,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         # One optimizer step
         progress = Progress(step, total_steps)
         for _ in range(arguments.gradient_accumulation_steps):
-            batch = next(batches).to(accelerator.device)
+            batch = next(batches)
             with accelerator.accumulate(method.model):
                 scalars = method.step(batch, progress)
                 accelerator.backward(guard.marked(scalars["loss"]))
@@ -414,6 +418,13 @@ def find_scores(
         given |= {"tau": arguments.threshold, "c_relabel": arguments.threshold}
     settings = PurifierSettings(**{**given, **(arguments.purifier or {})})
     return scores, Purifier(settings, arguments.threshold)
+
+
+def open_tile_cache(arguments: argparse.Namespace) -> TileCache | None:
+    """The folder of decoded images that --tile_cache names; None without."""
+    if arguments.tile_cache is None:
+        return None
+    return TileCache(arguments.tile_cache, limit_bytes=int(arguments.tile_cache_gb * 2**30))
 
 
 def unlabelled_pool(
