@@ -281,7 +281,10 @@ class StepGuard:
         if not self.looks or not self.accelerator.sync_gradients:
             return
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        bad = (~get_total_norm(gradients).isfinite()).to(self.counts)
+        # A finite gradient whose square is not would stop AdamW's weights for good. A GradScaler looks at the numbers
+        # themselves, which are scaled here; what counts must be what it leaves out.
+        kind = 2.0 if self.accelerator.scaler is None else math.inf
+        bad = (~get_total_norm(gradients, kind).isfinite()).to(self.counts)
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         skipped, row, longest = self.counts
         row = (row + 1) * bad
