@@ -45,7 +45,7 @@ SILENCE_MINUTES = 0.2
 
 
 def ignored(base: Path, tries: int) -> Iterator[str]:
-    """In some steps a process has no label, no unlabelled pixel, or neither: its weights are those of the joint batch."""
+    """In some steps a process has no label, no unlabelled pixel, or neither: weights equal the joint batch."""
     data = _draw_images(base / "data")
     for seed in range(tries):
         random, here = np.random.default_rng(seed), fresh(base / "here")
@@ -135,7 +135,7 @@ PLACES: dict[str, tuple[Any, str]] = {
 }
 """Where one process meets its end: at a call of a function."""
 
-CALLS = {"a batch": 9, "an evaluation": 3, "a checkpoint": 3}
+CALLS = {"an evaluation": 1, "a checkpoint": 3}
 """How many there are; of the others ten, one for each step."""
 
 
