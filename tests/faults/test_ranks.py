@@ -22,8 +22,7 @@ main(arguments)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "call"), [("the backward", 3), ("an evaluation", 0)])
-def test_a_process_that_raises_ends_and_the_other_one_says_so(place, call, tmp_path, monkeypatch):
+def test_a_process_that_raises_ends_and_the_other_one_says_so(tmp_path, monkeypatch):
     jobs.Training(tmp_path).arguments(tmp_path, timeout_minutes=ranks.SILENCE_MINUTES, eval_every=jobs.STEPS)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -33,7 +32,7 @@ def test_a_process_that_raises_ends_and_the_other_one_says_so(place, call, tmp_p
     for rank in range(2):
         for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items():
             monkeypatch.setenv(name, str(value))
-        processes.append(start("-c", RUN, place, call, tmp_path / "struck", tmp_path / "recipe.yaml"))
+        processes.append(start("-c", RUN, "the backward", 3, tmp_path / "struck", tmp_path / "recipe.yaml"))
     other, victim = (process.communicate(timeout=200)[0] for process in processes)
     assert [process.returncode for process in processes] == [1, 1]
     assert "a mistake in one process" in victim and (tmp_path / "struck").exists()
