@@ -3,7 +3,7 @@
 A training of the tiny model with evaluations, checkpoints and a worker; a purification; and scenes mapped one after the
 other in one process. Every few steps memory, file handles, threads, child processes and the disk are looked at:
 FOLDER/WORK.csv and WORK.png. The exit status is 1 where the memory of the last tenth is more than `GROWTH_MB` above
-that of the second one (the first one warms up), or where handles, threads or processes are more than they were then.
+that of the tenth behind the warm-up, or where handles, threads or processes are more than they were then.
 """
 
 import argparse
@@ -39,6 +39,9 @@ EVERY = {"training": 25, "purification": 25, "mapping": 5}
 """Steps, images or scenes between two looks; fewer where there are few."""
 SHARE = {"training": 1.0, "purification": 0.4, "mapping": 0.06}
 """Images and scenes for each step: 2,000 and 300 for 5,000."""
+LEAST = {"training": 200, "purification": 200, "mapping": 300}
+WARM_UP = {"training": 0.1, "purification": 0.1, "mapping": 0.4}
+"""Part of the work that is not looked at: the pools of GDAL and of the allocator fill for a hundred scenes."""
 HOURS = 3600.0
 
 
@@ -167,12 +170,12 @@ WORK: dict[str, Callable[[Path, int, Callable[[Path], Watch]], None]] = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def problems(looks: Sequence[Look]) -> list[str]:
-    """What has grown from the second tenth to the last one; nothing where all is well."""
-    tenth = len(looks) // 10
+def problems(looks: Sequence[Look], warm_up: float = 0.1) -> list[str]:
+    """What has grown from the tenth behind the warm-up to the last one; nothing where all is well."""
+    tenth, first = len(looks) // 10, round(warm_up * len(looks))
     if tenth < 1:
         return [f"only {len(looks)} looks: too few to tell"]
-    early, late = looks[tenth : 2 * tenth], looks[-tenth:]
+    early, late = looks[first : first + tenth], looks[-tenth:]
     found = []
     for name in ("memory_mb", "worker_mb"):
         before, after = (float(np.median([getattr(one, name) for one in part])) for part in (early, late))
@@ -192,9 +195,9 @@ def read(file: Path) -> list[Look]:
     return [Look(**{field.name: field.type(row[field.name]) for field in fields(Look)}) for row in rows]  # type: ignore[operator]
 
 
-def summary(looks: Sequence[Look]) -> str:
-    """The slope of the memory behind the first tenth, and the extremes of everything."""
-    late = looks[len(looks) // 10 :]
+def summary(looks: Sequence[Look], warm_up: float = 0.1) -> str:
+    """The slope of the memory behind the warm-up, and the extremes of everything there."""
+    late = looks[round(warm_up * len(looks)) :]
     steps = [one.step for one in late]
     slope = np.polyfit(steps, [one.memory_mb for one in late], 1)[0] * 1000
     names = [field.name for field in fields(Look)][1:]
@@ -216,7 +219,7 @@ def draw(looks: Sequence[Look], title: str, path: Path) -> None:
         for name, values in _columns(looks, names):
             axis.plot([one.step for one in looks], values, label=name)
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
         axis.grid(color="0.9")
         axis.legend(loc="lower right", frameon=False, ncols=2)
     axes[0].set_title(title, loc="left")
@@ -231,16 +234,16 @@ def _columns(looks: Sequence[Look], names: Sequence[str]) -> list[tuple[str, lis
 
 def one_work(name: str, base: Path, steps: int, output: Path) -> str:
     """Do one kind of work in a process of its own; gives what was lost."""
-    count = max(1, round(steps * SHARE[name]))
-    watch = partial(Watch, output / f"{name}.csv", max(1, min(EVERY[name], count // 20)))
+    count = max(LEAST[name], round(steps * SHARE[name]))
+    watch = partial(Watch, output / f"{name}.csv", min(EVERY[name], count // 20))
     (status,) = wait([start(partial(WORK[name], base, count, watch), output / f"{name}.log")], 8 * HOURS)
     if status != 0:
         lines = (output / f"{name}.log").read_text(errors="replace").strip().splitlines()
         return f"{name} ended with {status}: {' | '.join(lines[-3:])}"
     looks = read(output / f"{name}.csv")
     draw(looks, f"{name}, {count}", output / f"{name}.png")
-    print(f"{name}: {summary(looks)}", flush=True)
-    return ", ".join(f"{name}: {problem}" for problem in problems(looks))
+    print(f"{name}: {summary(looks, WARM_UP[name])}", flush=True)
+    return ", ".join(f"{name}: {problem}" for problem in problems(looks, WARM_UP[name]))
 
 
 def held(base: Path, tries: int) -> Iterator[str]:
