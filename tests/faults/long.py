@@ -41,7 +41,7 @@ SHARE = {"training": 1.0, "purification": 0.4, "mapping": 0.06}
 """Images and scenes for each step: 2,000 and 300 for 5,000."""
 LEAST = {"training": 200, "purification": 200, "mapping": 300}
 WARM_UP = {"training": 0.1, "purification": 0.1, "mapping": 0.4}
-"""Part of the work that is not looked at: the pools of GDAL and of the allocator fill for a hundred scenes."""
+"""Part of the work that is not looked at; mapping grows in jumps of some MB, none of them in Python's own memory."""
 HOURS = 3600.0
 
 

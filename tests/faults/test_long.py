@@ -75,8 +75,10 @@ def test_looks_are_written_as_they_come_read_again_and_drawn(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_short_work_of_each_kind_holds_on_to_nothing(tmp_path):
+@pytest.mark.parametrize("kind", ["training", "purification"])
+def test_short_work_holds_on_to_nothing(kind, tmp_path):
     command = [sys.executable, str(Path(__file__).with_name("long.py")), "--steps", "400", "--output", str(tmp_path)]
+    command += ["--only", kind]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-1000:]
     assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".png", ".log"}
