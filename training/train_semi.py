@@ -55,7 +55,7 @@ from training.purification.cache import CacheError, RegionCache
 from training.purification.decisions import PurifierSettings, background_ids
 from training.purification.purifier import Purifier
 from training.records import data_facts, describe_run, training_images
-from training.report import class_table, draw_curves, write_metrics
+from training.report import class_table, draw_curves, percent, write_metrics
 from training.tile_cache import TileCache
 from training.views import ViewNeeds
 
@@ -102,7 +102,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         scores, purifier = find_scores(arguments, split, partly)
         tiles = open_tile_cache(arguments)
     say(found(split, partly))
-    for warning in warnings:
+    for warning in (*warnings, *precision_warnings(accelerator)):
         say(f"warning: {warning}")
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -185,9 +185,11 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         model,
         optimizer.optimizer,
         limit=arguments.max_skipped_steps,
+        kept=method.state_dict,
         skipped=state["skipped_steps"],
         say=say,
     )
+    guard.require_finite_start(checkpoint)
     batches = TimedBatches(
         train_loader(
             dataset,
@@ -211,6 +213,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         last, changed = step == total_steps, step > start
         stop = signals.agreed()
         if not stop and step > 0 and (last or step % arguments.eval_every == 0) and not evaluated(state, step):
+            guard.require_finite(step, checkpoint)
             results = evaluate(
                 accelerator.unwrap_model(method.saved()),
                 validation,
@@ -233,6 +236,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
                     push(publisher, output / "best", MAIN, f"Best model so far, step {step}")
         due = step % arguments.save_every == 0 and not guard.failing()  # what was saved ahead of failing steps stays
         if changed and (stop or last or due):
+            guard.require_finite(step, checkpoint)
             state["skipped_steps"] = guard.read(step, checkpoint)
             state["seconds"] = time.monotonic() - started
             ask_main(accelerator, lock.require)
@@ -306,6 +310,12 @@ def use_cores(accelerator: Accelerator, threads: int | None) -> None:
     if accelerator.device.type == "cpu":
         neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))  # processes of this machine
         torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // neighbours))
+
+
+def precision_warnings(accelerator: Accelerator) -> list[str]:
+    """What accelerate does not say: on a CPU it leaves fp16 out."""
+    left_out = accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu"
+    return ["A CPU does not train in fp16: this run does in float32."] if left_out else []
 
 
 def find_checkpoint(folder: Path, resume: bool, say: Callable[[str], None]) -> Path | None:
@@ -524,7 +534,7 @@ def main_prediction(model: nn.Module) -> str:
 def summary(step: int, results: dict[str, Any], absent_as_zero: bool) -> str:
     """One line for the terminal."""
     key = mean_iou_key(absent_as_zero)
-    scores = ", ".join(f"{name} {100 * numbers[key]:.1f}" for name, numbers in results.items())
+    scores = ", ".join(f"{name} {percent(numbers[key])}" for name, numbers in results.items())
     return f"step {step}: mIoU {scores}"
 
 
