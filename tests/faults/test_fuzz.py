@@ -3,7 +3,7 @@
 import pytest
 
 from tests.faults import fuzz
-from tests.faults.fuzz_inputs import TARGETS
+from tests.faults.fuzz import TARGETS
 from tests.faults.judge import Row, table
 
 
