@@ -20,6 +20,8 @@ from .windows import LAYER_STEPS, NODATA
 
 GDAL_CACHE_BYTES = 32 << 20
 COG_BLOCK_PX = 512
+# The Earth at 2 m per pixel; a number is kept for each row. A few bytes of a file can say that it is larger.
+MAX_SIDE_PX = 20_000_000
 
 Colour = tuple[int, int, int]
 Rings = list[list[tuple[float, float]]]
@@ -46,9 +48,25 @@ class Grid:
 
     @classmethod
     def of(cls, dataset: Any) -> "Grid":
-        """The grid of an open dataset."""
+        """The grid of an open dataset.
+
+        Raises:
+            SceneError: it has no band, a side beyond `MAX_SIDE_PX`, or pixels without an area.
+        """
+        if not dataset.count or max(dataset.shape) > MAX_SIDE_PX:
+            raise SceneError(
+                f"{dataset.name} is {dataset.height} x {dataset.width} px of {dataset.count} bands; expected at least "
+                f"one band and at most {MAX_SIDE_PX} px on a side."
+            )
+        transform = tuple(dataset.transform)[:6]
+        a, b, _, d, e, _ = transform
+        if not (np.isfinite(transform).all() and np.isfinite(area := a * e - b * d) and area):
+            raise SceneError(
+                f"{dataset.name} lies at {', '.join(f'{value:g}' for value in transform)}, where its pixels have no "
+                "area; expected six numbers of a place. Give it one, for example with `rio edit-info --transform`."
+            )
         crs = dataset.crs.to_wkt() if dataset.crs else None
-        return cls(dataset.height, dataset.width, tuple(dataset.transform)[:6], crs)
+        return cls(dataset.height, dataset.width, transform, crs)
 
 
 @contextmanager

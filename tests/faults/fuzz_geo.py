@@ -55,6 +55,7 @@ def geotiffs(
     tags: st.SearchStrategy[str | None] = TAGS,
 ) -> tuple[str, bytes]:
     """A GeoTIFF of any type, place, nodata and metadata, sometimes damaged, as (what it is, its bytes)."""
+    import rasterio
     from rasterio.io import MemoryFile
 
     kind, count, (height, width) = give(st.sampled_from(kinds)), give(bands), give(sizes)
@@ -71,7 +72,7 @@ def geotiffs(
         except Exception:  # not every type and size takes every option
             profile = {key: profile[key] for key in ("driver", "count", "height", "width", "dtype")}
             _write(memory, profile, pixels)
-        with memory.open(mode="r+") as file, contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), rasterio.open(memory.name, "r+") as file:
             if (text := give(tags)) is not None:
                 file.update_tags(classes=text)
             if give(st.integers(0, 5)) == 0:
