@@ -3,6 +3,7 @@
 Everything is read and written by blocks; no function holds a whole scene. `GDAL_CACHE_BYTES` bounds what GDAL keeps.
 """
 
+import json
 import math
 import os
 import warnings
@@ -122,15 +123,36 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def refusals(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what GDAL says of a file into one `SceneError`."""
-    from rasterio.errors import RasterioError
+    from rasterio.errors import CRSError, RasterioError
 
     try:
         yield
-    except RasterioError as error:
+    except (RasterioError, CRSError) as error:
         cause = error.__cause__ or error
         raise SceneError(
             f"{path} cannot be read ({cause}); expected a whole raster that GDAL opens. Fetch or export it again."
         ) from error
+
+
+def named_classes(dataset: Any) -> list[str] | None:
+    """The names of the classes that a map of this package holds in its metadata; None where there are none.
+
+    Raises:
+        SceneError: what stands there is no list of names.
+    """
+    text = dataset.tags().get("classes")
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SceneError(
+            f"{dataset.name} has the metadata classes={text[:60]!r}; expected a JSON list of names, as `co2s predict` "
+            "writes. Remove or mend it, for example with `rio edit-info --tag`."
+        )
+    return names
 
 
 def choose_bands(dataset: Any, wanted: Sequence[int] | None, count: int, names: Sequence[str] | None) -> list[int]:
@@ -188,6 +210,8 @@ class SceneReader:
         self.dtype = np.result_type(*kinds)
         if self.dtype.kind not in "iuf":
             raise SceneError(f"{dataset.name} holds {self.dtype} values; expected integers or floats.")
+        if scale is not None and not 0 < scale < math.inf:
+            raise SceneError(f"--scale is {scale}; expected a factor above 0, such as 1e-4.")
         self.nodata = [(nodata, dataset.nodatavals[i - 1]) for i in bands]
         flags = [flag.name for i in bands for flag in dataset.mask_flag_enums[i - 1]]
         alpha_is_band = any(dataset.colorinterp[i - 1].name == "alpha" for i in bands)
@@ -402,6 +426,7 @@ __all__ = [
     "blocks",
     "bounded",
     "choose_bands",
+    "named_classes",
     "opened",
     "quiet",
     "refusals",

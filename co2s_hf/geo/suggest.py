@@ -18,7 +18,6 @@ from .predict import DEFAULT_BATCH
 from .ranking import TileSummary, rank, summaries
 from .scenes import Grid, SceneError, SceneReader, choose_bands, opened
 
-
 MAX_TILES = 1_000_000
 """Each is remembered with some numbers; a few bytes of a file can say that it holds any number of them."""
 
@@ -120,8 +119,8 @@ def cut_tiles(grid: Grid, path: str, tile_px: int) -> list[Tile]:
     count = -(-grid.height // height) * -(-grid.width // width)
     if count > MAX_TILES:
         raise SceneError(
-            f"{path} of {grid.height} x {grid.width} px has {count} tiles of {tile_px} px; expected at most {MAX_TILES}. "
-            "Name parts of it, or a larger --tile_px."
+            f"{path} of {grid.height} x {grid.width} px has {count} tiles of {tile_px} px; expected at most "
+            f"{MAX_TILES}. Name parts of it, or a larger --tile_px."
         )
     return [
         Tile(path, grid, slice(top, top + height), slice(left, left + width))
