@@ -260,7 +260,7 @@ def _commands(words: Callable[[Any, Path], list[str]]) -> Callable[[Path], Try]:
     def prepare(folder: Path) -> Try:
         models = []
         for training_images in (None, {"gsd_m": 4.0, "dtype": "uint8"}):
-            model = PixelModel(training_images=training_images).eval()
+            model = PixelModel(window_px=512, training_images=training_images).eval()
             models.append((model, pixel_processor()))
 
         def run(value: Any, place: Path) -> int:
