@@ -139,7 +139,7 @@ def _strings(auto_map: dict[str, Any]) -> Iterable[str]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FolderError(f"{path} is no JSON ({error}): save the model again.") from error
     if not isinstance(content, dict):
         raise FolderError(f"{path} holds no JSON object: save the model again.")

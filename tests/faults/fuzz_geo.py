@@ -67,27 +67,25 @@ def geotiffs(
         warnings.simplefilter("ignore")
         pixels = np.random.default_rng(give(st.integers(0, 9))).integers(0, 4, (count, height, width)).astype(kind)
         pixels[give(st.integers(0, count - 1)), : height // 2] = np.array(give(fills)).astype(kind)
+        nodata, text = give(st.sampled_from([None, None, 0, 255, -1, np.nan, 1e30])), give(tags)
         try:
-            _write(memory, profile | {"nodata": give(st.sampled_from([None, None, 0, 255, -1, np.nan, 1e30]))}, pixels)
+            _write(memory, profile | {"nodata": nodata}, pixels, text)
         except Exception:  # not every type and size takes every option
             profile = {key: profile[key] for key in ("driver", "count", "height", "width", "dtype")}
-            _write(memory, profile, pixels)
-        with contextlib.suppress(Exception), rasterio.open(memory.name, "r+") as file:
-            if (text := give(tags)) is not None:
-                file.update_tags(classes=text)
-            if give(st.integers(0, 5)) == 0:
-                file.write_mask(np.zeros((height, width), np.uint8))
+            _write(memory, profile, pixels, text)
         data = bytearray(memory.read())
     for _ in range(give(st.sampled_from([0, 0, 0, 0, 0, 1, 3]))):
         data[give(st.integers(0, min(len(data), 600) - 1))] = give(st.integers(0, 255))
     return f"{kind} {count}x{height}x{width} {system} {place}", bytes(data)
 
 
-def _write(memory: Any, profile: dict[str, Any], pixels: Any) -> None:
+def _write(memory: Any, profile: dict[str, Any], pixels: Any, classes: str | None = None) -> None:
     import rasterio
 
     with rasterio.open(memory.name, "w", **profile) as file:
         file.write(pixels)
+        if classes is not None:
+            file.update_tags(classes=classes)
 
 
 def _affine(place: Any) -> Any:
@@ -127,7 +125,21 @@ def sparse(give: Any) -> tuple[str, bytes]:
     return f"TIFF of {height} x {width} px of {depth} bit in blocks of {block}", data
 
 
+@st.composite
+def plain(give: Any, bands: int, side: int = 40) -> tuple[str, bytes]:
+    """A GeoTIFF in which nothing is strange, for the options and files around it; of one band: a class map."""
+    from rasterio.io import MemoryFile
+
+    pixels = np.random.default_rng(give(st.integers(0, 9))).integers(0, 3, (bands, side, side), np.uint8)
+    profile = dict(driver="GTiff", count=bands, height=side, width=side, dtype="uint8", crs=UTM)
+    with MemoryFile() as memory:
+        _write(memory, profile | {"transform": _affine(PLACES[0])}, pixels, json.dumps(NAMES))
+        return f"plain {bands}", bytes(memory.read())
+
+
 RASTERS = st.one_of(
+    plain(3),
+    plain(3),
     geotiffs(st.just(3), SIZES),
     geotiffs(st.just(3), SIZES),
     geotiffs(st.integers(1, 5), st.one_of(SIZES, SIZES, SIZES, LONG)),
@@ -217,6 +229,8 @@ FEATURES = st.one_of(
         lambda one: (one[0], f"{one[0]} {one[1]!r}", one[1].encode("utf-8", "replace"))
     ),
 )
+
+REFERENCES = st.one_of(FEATURES, MAPS.map(lambda one: (".tif", *one)))
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Commands
@@ -376,7 +390,13 @@ TARGETS = {
     "geo: predict": Target(st.tuples(RASTERS, PREDICT), _commands(_predict), 12),
     "geo: suggest": Target(st.tuples(RASTERS, FEATURES, SUGGEST), _commands(_suggest), 8),
     "geo: evaluate-map": Target(
-        st.tuples(MAPS, st.one_of(FEATURES, MAPS.map(lambda one: (".tif", *one))), EVALUATE), _commands(_evaluate), 12
+        st.one_of(
+            st.tuples(plain(1), REFERENCES, EVALUATE),
+            st.tuples(MAPS, plain(1).map(lambda one: (".tif", *one)), EVALUATE),
+            st.tuples(MAPS, REFERENCES, EVALUATE),
+        ),
+        _commands(_evaluate),
+        12,
     ),
     "geo: numbers": Target(NUMBERS, _numbers, 4),
 }

@@ -53,7 +53,13 @@ def explore(name: str, seconds: int, seed: int, folder: Path) -> None:
             (folder / "found.json").write_text(json.dumps({**vars(row), "escaped": dict(row.escaped)}))
 
     options = [f"-max_total_time={seconds}", f"-seed={seed + 1}", f"-max_len={MOST_BYTES}", f"-dict={folder / 'words'}"]
-    options += ["-timeout=0", "-rss_limit_mb=4000", "-print_final_stats=1", str(corpus)]  # the time is ours, see judge
+    options += [
+        "-timeout=0",
+        "-len_control=20",
+        "-rss_limit_mb=4000",
+        "-print_final_stats=1",
+        str(corpus),
+    ]  # the time is ours, see judge
     atheris.Setup([sys.argv[0], *options], one_input)
     atheris.Fuzz()
 
