@@ -55,7 +55,6 @@ def geotiffs(
     tags: st.SearchStrategy[str | None] = TAGS,
 ) -> tuple[str, bytes]:
     """A GeoTIFF of any type, place, nodata and metadata, sometimes damaged, as (what it is, its bytes)."""
-    import rasterio
     from rasterio.io import MemoryFile
 
     kind, count, (height, width) = give(st.sampled_from(kinds)), give(bands), give(sizes)
@@ -230,7 +229,19 @@ FEATURES = st.one_of(
     ),
 )
 
-REFERENCES = st.one_of(FEATURES, MAPS.map(lambda one: (".tif", *one)))
+POLYGON = {"type": "Polygon", "coordinates": [RING]}
+PLAIN = {
+    "type": "FeatureCollection",
+    "crs": {"type": "name", "properties": {"name": UTM}},
+    "features": [{"type": "Feature", "geometry": POLYGON, "properties": {"class": "water"}}],
+}
+REFERENCES = st.one_of(
+    plain(1).map(lambda one: (".tif", *one)),
+    st.just((".geojson", "plain polygon", json.dumps(PLAIN).encode())),
+    st.just((".csv", "plain points", b"x,y,class\n500010,4999990,water\n500030,4999950,1\n")),
+    FEATURES,
+    MAPS.map(lambda one: (".tif", *one)),
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Commands
