@@ -160,10 +160,18 @@ def on_grid(features: Features, grid: Grid, name: str) -> NDArray[Any]:
     with _refusals(features.path):
         if features.crs is not None and grid.crs is not None:
             geometries = _reprojected(geometries, features.crs, grid.crs)
+        geometries = _finite(geometries)  # beyond what the projection reaches there is no place
         to_pixel = np.linalg.inv(np.array([grid.transform[:3], grid.transform[3:], (0, 0, 1)]))
         placed = shapely.transform(geometries, lambda xy: xy @ to_pixel[:2, :2].T + to_pixel[:2, 2])
-    finite: NDArray[np.bool_] = np.isfinite(shapely.bounds(placed)).all(axis=1)
-    return np.where(finite, placed, shapely.from_wkt("POINT EMPTY"))  # beyond what the projection reaches
+        return _finite(placed)
+
+
+def _finite(geometries: NDArray[Any]) -> NDArray[Any]:
+    """Geometries, empty ones in the place of those with a coordinate that is not finite."""
+    import shapely
+
+    finite: NDArray[np.bool_] = np.isfinite(shapely.bounds(geometries)).all(axis=1)
+    return np.where(finite, geometries, shapely.from_wkt("POINT EMPTY"))
 
 
 def _reprojected(geometries: NDArray[Any], source: str, target: str) -> NDArray[Any]:

@@ -125,3 +125,9 @@ def test_a_grid_that_cannot_be_is_refused_before_anything_is_allocated(tmp_path,
     (tmp_path / "a.vrt").write_text(f'{text}<VRTRasterBand dataType="Byte"/></VRTDataset>')
     with opened(tmp_path / "a.vrt") as dataset, pytest.raises(SceneError, match=said):
         Grid.of(dataset)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_none(write_scene, scale):
+    with opened(write_scene()) as dataset, pytest.raises(SceneError, match="--scale is .*; expected a factor above 0"):
+        SceneReader(dataset, [1, 2, 3], scale=scale)
