@@ -117,8 +117,9 @@ def test_a_card_without_its_metadata_is_refused(folder, matter, expected):
     assert expected in refusal(folder)
 
 
-def test_damaged_configurations_are_refused(folder):
-    (folder / "config.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[" * 100_000])
+def test_damaged_configurations_are_refused(folder, content):
+    (folder / "config.json").write_text(content)
     assert "config.json is no JSON" in refusal(folder)
     (folder / "config.json").write_text("[]")
     assert "holds no JSON object" in refusal(folder)
