@@ -125,6 +125,23 @@ def test_damaged_configurations_are_refused(folder, content):
     assert "holds no JSON object" in refusal(folder)
 
 
+@pytest.mark.parametrize("auto_map", [3, [3], ["a.B"], {"AutoModel": 3}, {"AutoModel": [["a.B"]]}])
+def test_an_auto_map_that_names_no_classes_is_refused(folder, auto_map):
+    (folder / "config.json").write_text(json.dumps({"auto_map": auto_map}))
+    assert "config.json has an auto_map that names no classes" in refusal(folder)
+
+
+@pytest.mark.parametrize("weight_map", [None, [], ["a"], {"a": 3}, {"a": ["b"]}])
+def test_an_index_that_names_no_files_is_refused(folder, weight_map):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert "index.json names no files of weights" in refusal(folder)
+
+
+def test_a_card_that_is_no_text_is_refused(folder):
+    (folder / "README.md").write_bytes(b"\xff")
+    assert "README.md starts with metadata that cannot be read" in refusal(folder)
+
+
 def test_a_descendant_of_dinov3_carries_its_licence(folder):
     card = (folder / "README.md").read_text()
     named = "license: other\nlicense_name: dinov3-license\nlicense_link: https://example.com"
