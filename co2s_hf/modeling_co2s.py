@@ -480,7 +480,7 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         if found != tuple(old.shape[1:]):
             raise ValueError(f"text_embedding is {found} but `clip_config.projection_dim` is {old.shape[1]}.")
         self.set_classes(
-            [*self.config.class_names, name], text_embeddings=torch.cat([old, text_embedding.to(old)[None]])
+            [*self.config.class_names, name], text_embeddings=torch.cat([old, text_embedding.to(old.device)[None]])
         )
         self.config.text_model = self.config.text_model if text_model is None else str(text_model)
 

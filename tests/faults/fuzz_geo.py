@@ -1,6 +1,7 @@
 """What is generated for co2s_hf/geo: scenes, class maps, points and polygons, and the options of its commands."""
 
 import contextlib
+import importlib
 import io
 import json
 import shutil
@@ -283,6 +284,8 @@ def _commands(words: Callable[[Any, Path], list[str]]) -> Callable[[Path], Try]:
     """Runs a command in a folder of its own; what it raises is judged before `main` makes a line of it."""
 
     def prepare(folder: Path) -> Try:
+        for library in ("matplotlib.pyplot", "pyogrio", "pyproj", "rasterio.features", "shapely"):
+            importlib.import_module(library)  # for seconds; the time is that of an input
         models = []
         for training_images in (None, {"gsd_m": 4.0, "dtype": "uint8"}):
             model = PixelModel(window_px=512, training_images=training_images).eval()
