@@ -3,11 +3,13 @@
 The VLG decoder of Co2S (arXiv 2512.23035). Its weights are initialised in `Co2SPreTrainedModel._init_weights`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .configuration_co2s import Co2SConfig
 
@@ -45,6 +47,18 @@ class Co2SConvNormReLU(nn.Sequential):
 
     def norm_relu(self, convolved: torch.Tensor) -> torch.Tensor:
         return self[2](self[1](convolved))
+
+
+def _remember_inputs(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """`function(*inputs)`, of which the backward pass remembers `inputs` and computes what it needs of the rest again.
+
+    For norms and ReLUs ahead of a convolution: half of the memory of the maps of all classes, for one part in a hundred
+    of the time. The convolution, which has to come last, is not repeated.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(*inputs)
+    result: torch.Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return result
 
 
 def _conv_1x1(hidden_states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -90,15 +104,20 @@ class Co2SResidualASPP(nn.Module):
         basis = torch.cat([similarity_conv.weight.flatten(1), similarity_conv.bias[:, None]], dim=1)
         hidden_states = _conv_1x1(neighbours, basis)
 
-        branches = []
+        convolved = []
         for branch in self.branches:
             weight = torch.einsum("ocyx,ct->otyx", branch.weight, basis)
-            branches.append(branch.norm_relu(_dilated_conv(neighbours, weight, branch[0].dilation[0])))
+            convolved.append(_dilated_conv(neighbours, weight, branch[0].dilation[0]))
         # The pooled branch is the same everywhere: its share of the projection is added once.
         pooled = self.image_pooling(hidden_states.mean((2, 3), keepdim=True))
         channels = pooled.shape[1]
         of_branches, of_pooled = self.project.weight.flatten(1).split([4 * channels, channels], dim=1)
-        projected = _conv_1x1(torch.cat(branches, dim=1), of_branches) + _conv_1x1(pooled, of_pooled)
+
+        def project(*convolved: torch.Tensor) -> torch.Tensor:
+            maps = [branch.norm_relu(of_branch) for branch, of_branch in zip(self.branches, convolved, strict=True)]
+            return _conv_1x1(torch.cat(maps, dim=1), of_branches)
+
+        projected = _remember_inputs(project, *convolved) + _conv_1x1(pooled, of_pooled)
         return hidden_states + self.project.norm_relu(projected)
 
 
@@ -156,6 +175,7 @@ class Co2SUpsample(nn.Module):
 
     relu(norm(conv1(cat(upsample(x), skip)))), then conv2. conv1 is linear in its two inputs, so the skip's share is
     computed once for each image instead of once for each class, and the other share is composed with `upsample`.
+    Norm and ReLU after conv2 are left to what comes next, which gets them as `norm_relu`: see `_remember_inputs`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, skip_channels: int):
@@ -164,7 +184,9 @@ class Co2SUpsample(nn.Module):
         self.conv1 = Co2SConvNormReLU(in_channels, out_channels, 3)
         self.conv2 = Co2SConvNormReLU(out_channels, out_channels, 3)
 
-    def forward(self, hidden_states: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, skip: torch.Tensor, norm_relu: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
         height, width = hidden_states.shape[-2:]
         of_classes, of_skip = self.conv1.weight.split([self.upsample.out_channels, skip.shape[1]], dim=1)
         skip = F.interpolate(skip, (2 * height, 2 * width), mode="bilinear", align_corners=True)
@@ -173,20 +195,26 @@ class Co2SUpsample(nn.Module):
         bias = self.upsample.bias[None, :, None, None].expand(1, -1, 2 * height, 2 * width)
         of_skip = F.conv2d(skip, of_skip, padding=1) + F.conv2d(bias, of_classes, padding=1)
 
-        doubled = self._double(hidden_states, of_classes)
+        kernel = self._doubling_kernel(of_classes)
+        phases = _remember_inputs(lambda maps: F.conv2d(norm_relu(maps), kernel, padding=1), hidden_states)
+        doubled = self._interleave(phases, height, width)
         # (batch * classes, channels, h, w) -> (batch, classes, channels, h, w): one skip for all classes of an image
         doubled = doubled.unflatten(0, (skip.shape[0], -1)) + of_skip[:, None]
-        return self.conv2(self.conv1.norm_relu(doubled.flatten(0, 1)))
+        return _remember_inputs(lambda maps: self.conv2[0](self.conv1.norm_relu(maps)), doubled.flatten(0, 1))
 
-    def _double(self, hidden_states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """conv1(upsample(x)) without the bias, `weight` the share of conv1: (out, upsampled, 3, 3)."""
-        (height, width), out_channels = hidden_states.shape[-2:], weight.shape[0]
-        # Together they are one transposed convolution of stride 2 and 4x4 pixels. Phase (a, b) of its result, pixels
-        # (2 i + a, 2 j + b), is an ordinary convolution with every other of these: two by two pixels from i + a - 1 on.
+    def _doubling_kernel(self, weight: torch.Tensor) -> torch.Tensor:
+        """conv1(upsample(x)) without the bias as one convolution, `weight` the share of conv1: (out, upsampled, 3, 3).
+
+        Together they are one transposed convolution of stride 2 and 4x4 pixels. Phase (a, b) of its result, pixels
+        (2 i + a, 2 j + b), is an ordinary convolution with every other of these: two by two pixels from i + a - 1 on.
+        """
         kernel = F.conv2d(self.upsample.weight, weight, padding=2).flip(2, 3)
         # (in, out, 4, 4) -> (in, out, 2, a, 2, b) -> (a * b * out, in, 2, 2)
-        kernel = kernel.unflatten(3, (2, 2)).unflatten(2, (2, 2)).permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
-        phases = F.conv2d(hidden_states, kernel, padding=1).unflatten(1, (2, 2, out_channels))
+        return kernel.unflatten(3, (2, 2)).unflatten(2, (2, 2)).permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
+
+    def _interleave(self, phases: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The four phases of all pixels in their places."""
+        phases = phases.unflatten(1, (2, 2, -1))
         # (batch, 2, 2, channels, h + 1, w + 1) -> (batch, channels, 2 h, 2 w); unbound, as slices cost more backward
         rows = [
             torch.stack([of_ab[..., a : a + height, b : b + width] for b, of_ab in enumerate(of_a.unbind(1))], dim=-1)
@@ -240,9 +268,10 @@ class Co2SGuidanceHead(nn.Module):
         guidance = F.relu(self.guidance_proj(guidance))
         for layer in self.layers:
             hidden_states = layer(hidden_states, guidance)
-        hidden_states = self.up1(hidden_states, F.relu(self.skip_proj1(middle)))
-        hidden_states = self.up2(hidden_states, F.relu(self.skip_proj2(early)))
-        logits = self.classifier(hidden_states).squeeze(1).unflatten(0, similarity.shape[:2])
+        hidden_states = self.up1(hidden_states, F.relu(self.skip_proj1(middle)), nn.Identity())
+        hidden_states = self.up2(hidden_states, F.relu(self.skip_proj2(early)), self.up1.conv2.norm_relu)
+        logits = _remember_inputs(lambda maps: self.classifier(self.up2.conv2.norm_relu(maps)), hidden_states)
+        logits = logits.squeeze(1).unflatten(0, similarity.shape[:2])
         if self.adds_similarity:
             logits = logits + F.interpolate(similarity, logits.shape[-2:], mode="bilinear")
         return logits

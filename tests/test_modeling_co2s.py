@@ -17,6 +17,7 @@ from transformers import (
     DINOv3ViTModel,
 )
 
+from co2s_hf import guidance_head_co2s
 from co2s_hf.configuration_co2s import Co2SConfig
 from co2s_hf.guidance_head_co2s import Co2SGuidanceHead
 from co2s_hf.modeling_co2s import (
@@ -332,6 +333,36 @@ def test_gradient_of_the_guidance_head():
         return head((early, middle, final), guidance)
 
     assert torch.autograd.gradcheck(logits, (*inputs, guidance, *parameters), fast_mode=True)
+
+
+def test_the_head_remembers_maps_once_and_repeats_no_convolution(monkeypatch):
+    config = Co2SConfig(**HEAD, head_num_layers=1, head_num_attention_heads=2)
+    torch.manual_seed(0)
+    head = Co2SGuidanceHead(config, skip_channels=4, guidance_size=5)
+    pyramid = [torch.randn(2, channels, 8, 8, requires_grad=True) for channels in (4, 4, 5)]
+    computed = {"conv": 0, "norm": 0}
+    head.up2.conv2[0].register_forward_hook(lambda *_: computed.update(conv=computed["conv"] + 1))
+    head.up2.conv2[1].register_forward_hook(lambda *_: computed.update(norm=computed["norm"] + 1))
+
+    def run():
+        kept = {}
+
+        def keep(saved):
+            kept.setdefault(saved.untyped_storage().data_ptr(), saved)
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+            logits = head(pyramid, torch.ones(3, 5))
+        inputs = [*pyramid, *head.parameters()]
+        gradients = torch.autograd.grad(logits.square().sum(), inputs, allow_unused=True)
+        return sum(saved.untyped_storage().nbytes() for saved in kept.values()), [logits, *gradients]
+
+    few_bytes, actual = run()
+    assert computed == {"conv": 1, "norm": 2}
+    monkeypatch.setattr(guidance_head_co2s, "_remember_inputs", lambda function, *inputs: function(*inputs))
+    many_bytes, expected = run()
+    assert few_bytes < 0.75 * many_bytes
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -245,7 +245,7 @@ def test_head_intermediates(golden, head, case):
         "text_proj": head.guidance_proj,
         "skip_proj.0": head.skip_proj1,
         "skip_proj.1": head.skip_proj2,
-        "up1": head.up1,
+        "up1": head.up1.conv2[2],  # normalised where it goes on
         **{f"semantic.{index}": layer for index, layer in enumerate(head.layers)},
     }
     seen = {}
