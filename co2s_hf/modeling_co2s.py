@@ -476,12 +476,11 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         if text_embedding is None:
             text_embedding = self._embed_texts([list(concepts or [name])], text_model)[0]
         old = self.clip.text_embeddings
-        if tuple(text_embedding.shape) != tuple(old.shape[1:]):
-            raise ValueError(
-                f"text_embedding is {tuple(text_embedding.shape)} but `clip_config.projection_dim` is {old.shape[1]}."
-            )
+        found = tuple(text_embedding.shape) if isinstance(text_embedding, torch.Tensor) else type(text_embedding)
+        if found != tuple(old.shape[1:]):
+            raise ValueError(f"text_embedding is {found} but `clip_config.projection_dim` is {old.shape[1]}.")
         self.set_classes(
-            [*self.config.class_names, name], text_embeddings=torch.cat([old, text_embedding.to(old)[None]])
+            [*self.config.class_names, name], text_embeddings=torch.cat([old, text_embedding.to(old.device)[None]])
         )
         self.config.text_model = self.config.text_model if text_model is None else str(text_model)
 
@@ -506,11 +505,14 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
                 embedded = self._embed_texts([phrases[index] for index in new], text_model)
                 rows.update({names[index]: row for index, row in zip(new, embedded, strict=True)})
             text_embeddings = torch.stack([rows[name].to(self.clip.text_embeddings) for name in names])
-        if tuple(text_embeddings.shape) != (len(names), width):
+        found = tuple(text_embeddings.shape) if isinstance(text_embeddings, torch.Tensor) else type(text_embeddings)
+        if found != (len(names), width):
             raise ValueError(
-                f"text_embeddings are {tuple(text_embeddings.shape)}, expected {(len(names), width)}: a row of "
-                "`clip_config.projection_dim` numbers for each class, made with the text tower of the student's CLIP."
+                f"text_embeddings are {found}, expected {(len(names), width)}: a row of `clip_config.projection_dim` "
+                "numbers for each class, made with the text tower of the student's CLIP."
             )
+        if text_embeddings.is_complex() or not bool(torch.isfinite(text_embeddings).all()):
+            raise ValueError("text_embeddings hold numbers that are not finite, expected those of a text tower.")
         return text_embeddings
 
     def _embed_texts(self, concepts: Sequence[Sequence[str]], text_model: str | PathLike[str] | None) -> torch.Tensor:

@@ -197,3 +197,13 @@ def test_the_configuration_refuses_contradictions():
         Co2SConfig(fusion="dinov3", dinov3_classes=NAMES, **labels)
     with pytest.raises(ValueError, match="expected each class once"):
         Co2SConfig(dinov3_classes=["a", "a"], **labels)
+
+
+@pytest.mark.parametrize("embeddings", [[[0.0] * 12] * 2, 3, torch.full((2, 12), torch.nan), torch.ones(2, 12) * 1j])
+def test_embeddings_that_are_none_change_nothing(model, embeddings):
+    before = model.config.class_names, model.clip.text_embeddings.clone()
+    with pytest.raises(ValueError, match="text_embeddings (are|hold)"):
+        model.set_classes(["x", "y"], text_embeddings=embeddings)
+    with pytest.raises(ValueError, match="text_embeddings? (is|are|hold)"):
+        model.add_class("x", text_embedding=embeddings if isinstance(embeddings, (int, list)) else embeddings[0])
+    assert model.config.class_names == before[0] and torch.equal(model.clip.text_embeddings, before[1])

@@ -27,6 +27,7 @@ QUICKSTART = Path(__file__).parent / "recipes" / "quickstart.yaml"
 # Arguments that change nothing in the numbers: a run may be resumed with other values of these.
 FREE = (
     *("recipe", "output_dir", "resume", "num_workers", "report_to", "log_every", "save_every", "cache_gb", "command"),
+    *("tile_cache", "tile_cache_gb"),
     *("push_to_hub", "hub_private", "save_on_signal", "keep_checkpoints", "max_skipped_steps", "timeout_minutes"),
 )
 
@@ -188,6 +189,10 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--cpu_threads", type=int, help="of each process on a CPU; default: the cores shared out evenly")
     train.add_argument("--num_workers", type=int, default=2)
     train.add_argument("--cache_gb", type=float, default=2.0, help="memory for decoded images")
+    train.add_argument(
+        "--tile_cache", help="folder for decoded images instead: pays where they are larger than crops and cache_gb"
+    )
+    train.add_argument("--tile_cache_gb", type=float, default=50.0, help="of disk for tile_cache")
 
     report = parser.add_argument_group("evaluation and report")
     report.add_argument("--eval_every", type=int, default=1000, help="optimizer steps")
@@ -377,8 +382,9 @@ def _out_of_range(arguments: argparse.Namespace) -> list[str]:
             problems.append(f"--{name} is {getattr(arguments, name)}, expected at least 1.")
     if arguments.cpu_threads is not None and arguments.cpu_threads < 1:
         problems.append(f"--cpu_threads is {arguments.cpu_threads}, expected at least 1.")
-    if not arguments.timeout_minutes > 0:
-        problems.append(f"--timeout_minutes is {arguments.timeout_minutes}, expected a positive number.")
+    for name in ("timeout_minutes", "tile_cache_gb"):
+        if not getattr(arguments, name) > 0:
+            problems.append(f"--{name} is {getattr(arguments, name)}, expected a positive number.")
     if not 0 <= arguments.hue_range <= 0.5:
         problems.append(f"--hue_range is {arguments.hue_range}, expected turns of the colour circle from 0 to 0.5.")
     if not 0 < arguments.scale_range[0] <= arguments.scale_range[1]:

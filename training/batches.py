@@ -2,6 +2,9 @@
 
 What a position of the stream holds depends on (seed, position) alone: not on a global random state, the number of
 workers or processes, or where a run was resumed.
+
+Workers decode and crop, and draw. What they pass on is small: crops of 8 bits, and what was drawn for the strong views.
+The views themselves are made on the device that trains.
 """
 
 import time
@@ -13,16 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from co2s_hf.data.folders import Sample, read_labels
-from co2s_hf.data.images import IGNORE, EncodedImage, ImageFile, read_image_and_valid
+from co2s_hf.data.images import IGNORE
 from training.purification.cache import RegionCache, visible_regions
 from training.purification.regions import NO_REGION
 
 from .pools import FilePool, ImageStream, LabelledPool, require_masks
-from .views import HUE, ViewNeeds, cutmix_box, random_crop, resize_valid, strong_view
+from .reader import ImageReader
+from .tile_cache import TileCache
+from .views import HUE, StrongDraw, ViewNeeds, cutmix_box, draw_strong, random_crop, strong_view
 
 # Streams of random numbers: each of them goes its own way, so that a method without a partner sees the same crops.
 _LABELLED, _UNLABELLED, _PARTNER = range(1, 4)
@@ -67,28 +71,77 @@ class Batch:
     p_scores: Tensor | None = None
     pairs: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """Copy the tensors to a device, without waiting where they are pinned."""
-        return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors()})
-
-    def pin_memory(self) -> "Batch":
-        """Pin the tensors; `DataLoader` calls this by its name."""
-        return Batch(**{name: tensor.pin_memory() for name, tensor in self._tensors()})
-
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
         return ((name, tensor) for name, tensor in pairs if tensor is not None)
 
 
-def collate(positions: Sequence[dict[str, Tensor]]) -> Batch:
-    """Stack the tensors of several positions into a batch."""
-    return Batch(**{name: torch.stack([position[name] for position in positions]) for name in positions[0]})
+class Normalise:
+    """Turns (…, C, H, W) uint8, or float32 in [0, 1], into float32 of the given mean and deviation per band."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
+        """Take the numbers to the device of the images, once: from then on no call waits for it."""
+        self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device)[:, None, None] for v in (mean, std))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Normalise."""
+        return (_to_unit(image) - self.mean).div_(self.std)
+
+    def to(self, device: torch.device | str) -> "Normalise":
+        """The same on another device."""
+        return Normalise(self.mean.flatten().tolist(), self.std.flatten().tolist(), device)
 
 
-class SemiDataset(Dataset[dict[str, Tensor]]):
+@dataclass
+class Crops:
+    """What a batch is made of: the tensors of `Batch` that are no views, and the crops that views are made of.
+
+    Attributes:
+        tensors: x, u_crop and p_crop are (B, C, S, S) as decoded, uint8 or, from 16 bits, float32 in [0, 1]; those of
+            the partners only where they are not in the batch. The others have the names that they have in `Batch`, and
+            the smallest types that hold them.
+        draws: Of u and p: for each position those of its strong views.
+    """
+
+    tensors: dict[str, Tensor]
+    draws: dict[str, list[tuple[StrongDraw, ...]]]
+
+    def to(self, device: torch.device | str) -> "Crops":
+        """Copy the tensors to a device, without waiting where they are pinned."""
+        return Crops({name: one.to(device, non_blocking=True) for name, one in self.tensors.items()}, self.draws)
+
+    def pin_memory(self) -> "Crops":
+        """Pin the tensors; `DataLoader` calls this by its name."""
+        return Crops({name: one.pin_memory() for name, one in self.tensors.items()}, self.draws)
+
+    def finish(self, normalise: Normalise) -> Batch:
+        """Make the views, on the device of the crops."""
+        made = {name: plane for name, plane in self.tensors.items() if name != "x" and "crop" not in name}
+        made |= {name: plane.long() for name, plane in made.items() if name == "y" or name.endswith("regions")}
+        made["x"] = normalise(self.tensors["x"])
+        for prefix, draws in self.draws.items():
+            images = _to_unit(self.tensors[f"{prefix}_crop"])
+            made[f"{prefix}_w"] = normalise(images)
+            for number, drawn in enumerate(zip(*draws, strict=True), start=1):
+                views = [strong_view(image, draw) for image, draw in zip(images, drawn, strict=True)]
+                made[f"{prefix}_s{number}"] = normalise(torch.stack(views))
+        if "pairs" in made:
+            own = [name for name in made if name.startswith("u_")]
+            made |= {name.replace("u_", "p_"): made[name][made["pairs"]] for name in own}
+        return Batch(**made)
+
+
+def collate(positions: Sequence[dict[str, Any]]) -> Crops:
+    """Stack the tensors of several positions."""
+    tensors = {name: _stack([one[name] for one in positions]) for name in positions[0] if "draws" not in name}
+    draws = {name: [one[f"{name}_draws"] for one in positions] for name in "up" if f"{name}_draws" in positions[0]}
+    return Crops(tensors, draws)
+
+
+class SemiDataset(Dataset[dict[str, Any]]):
     """The endless stream of training samples: position k is one labelled and, if needed, one unlabelled sample.
 
-    Decoded images of files are kept in memory while there is room.
+    Decoded images of files are kept, in memory while there is room, or on disk.
 
     Args:
         labelled: Where labelled images come from.
@@ -100,10 +153,11 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         std: Standard deviation of every band; divided by.
         scale_range: Bounds of the random scale.
         image_scale: Factor on the size of every image ahead of anything else; 0.5 trains at half the resolution.
-        hue_range: Largest turn of the hue in strong views, see `strong_view`.
+        hue_range: Largest turn of the hue in strong views, see `draw_strong`.
         nodata: Value of pixels without data, see `read_image_and_valid`. Pixels without data enter no loss; the models
             see them as padding, with 0 in every band.
-        cache_bytes: Memory for decoded images, shared by all workers of a loader.
+        cache_bytes: Memory for decoded images, shared by all workers of a loader; unused with `tiles`.
+        tiles: Where decoded images are kept instead, for all workers and processes and for later runs.
         scores: Of the regions of unlabelled images, where `views` needs them.
         first_unlabelled: Position from which on there are unlabelled samples; a method that learns from labels alone at
             first need not wait for images it does not look at.
@@ -124,6 +178,7 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         hue_range: float = HUE,
         nodata: int | None = None,
         cache_bytes: int = 2 * 2**30,
+        tiles: TileCache | None = None,
         scores: RegionCache | None = None,
         first_unlabelled: int = 0,
     ) -> None:
@@ -135,35 +190,48 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
         self.labelled, self.pool, self.scores = labelled, pool, scores
         self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
         self.hue_range, self.first_unlabelled = hue_range, first_unlabelled
-        self.normalise = _Normalise(mean, std)
-        self.read = _Reader(image_scale, cache_bytes, nodata, num_bands=len(mean))
+        self.normalise = Normalise(mean, std)
+        self.read = ImageReader(image_scale, cache_bytes, nodata, len(mean), tiles)
 
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
-        """Make the tensors of one position, named as in `Batch`, without the batch dimension."""
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """Make the parts of one position, see `__getitems__`."""
         return self.__getitems__([position])[0]
 
-    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Tensor]]:
-        """Make those of several positions; `DataLoader` asks for a batch at once. Views shared by two are made once."""
-        unlabelled_views = lru_cache(maxsize=None)(self._unlabelled_views)
+    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+        """Make what `collate` takes of several positions; `DataLoader` asks for a batch at once.
+
+        The tensors and draws of `Crops`, without the batch dimension. Crops shared by two positions are made once.
+        """
+        unlabelled_crop = lru_cache(maxsize=None)(self._unlabelled_crop)
+        pairs = self._pairs(positions)
         samples = []
-        for position in positions:
-            tensors = self._labelled_crop(position)
+        for place, position in enumerate(positions):
+            parts = self._labelled_crop(position)
             if self.views.unlabelled and position >= self.first_unlabelled:
-                views = unlabelled_views(position, _UNLABELLED)
-                tensors |= {name: box for name, box in views.items() if name.startswith("box")} | _named("u", views)
-                if self.views.partner == "same":
-                    tensors |= _named("p", unlabelled_views(position, _PARTNER))
-                elif self.views.partner == "other":
-                    tensors |= _named("p", unlabelled_views(_partner(position), _UNLABELLED))
-            samples.append(tensors)
-        if self.views.partner == "other" and positions[0] >= self.first_unlabelled:
-            place = {position: torch.tensor(i) for i, position in enumerate(positions)}
-            if all(_partner(position) in place for position in positions):
-                for position, tensors in zip(positions, samples, strict=True):
-                    tensors["pairs"] = place[_partner(position)]
+                parts |= _named("u", unlabelled_crop(position, _UNLABELLED))
+                if pairs is not None:
+                    parts["pairs"] = pairs[place]
+                elif self.views.partner is not None:
+                    same = self.views.partner == "same"
+                    partner = (position, _PARTNER) if same else (_partner(position), _UNLABELLED)
+                    parts |= {
+                        name: part for name, part in _named("p", unlabelled_crop(*partner)).items() if "box" not in name
+                    }
+            samples.append(parts)
         return samples
 
-    def _labelled_crop(self, position: int) -> dict[str, Tensor]:
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """Make the batch of several positions here and now."""
+        return collate(self.__getitems__(positions)).finish(self.normalise)
+
+    def _pairs(self, positions: Sequence[int]) -> list[Tensor] | None:
+        """Places of the partners where all of them are among the positions."""
+        if self.views.partner != "other" or positions[0] < self.first_unlabelled:
+            return None
+        place = {position: torch.tensor(i) for i, position in enumerate(positions)}
+        return [place[_partner(p)] for p in positions] if all(_partner(p) in place for p in positions) else None
+
+    def _labelled_crop(self, position: int) -> dict[str, Any]:
         rng = self._rng(position, _LABELLED)
         sample, wanted = self.labelled.draw(position, rng)
         (image, valid), whole_labels = self.read.image(sample.image), self.read.labels(sample)
@@ -172,35 +240,34 @@ class SemiDataset(Dataset[dict[str, Tensor]]):
             if wanted is None or (labels == wanted).float().mean() >= _WANTED_SHARE:
                 break
         assert labels is not None
-        return {"x": self.normalise(crop), "y": labels.long()}
+        return {"x": crop, "y": labels}
 
-    def _unlabelled_views(self, position: int, stream: int) -> dict[str, Tensor]:
-        rng = self._rng(position, stream)
-        crop, valid, scored = self._unlabelled_crop(position, rng)
-        image = _to_unit(crop)
-        views = {"w": self.normalise(image), "valid": valid, **scored}
-        numbers = range(1, self.views.strong_views + 1)
-        views |= {f"s{i}": self.normalise(strong_view(image, rng, hue_range=self.hue_range)) for i in numbers}
-        return views | {f"box{i}": cutmix_box(self.crop_px, rng) for i in numbers}
-
-    def _unlabelled_crop(self, position: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The crop, where it counts, and what was scored of it."""
+    def _unlabelled_crop(self, position: int, stream: int) -> dict[str, Any]:
+        """A crop, where it counts, what was scored of it, and what was drawn for its views."""
         assert self.pool is not None
+        rng = self._rng(position, stream)
         file, known = self.pool.draw(position, rng)
         image, valid = self.read.image(file)
         labels = None if known is None else self.read.labels(known)
+        scored = {}
         if not self.views.regions:
             crop, labels, valid = self._cut(image, labels, valid, rng)
-            return crop, valid if labels is None else valid & (labels == IGNORE), {}
-        assert self.scores is not None
-        regions, scores = self.read.regions(file, self.scores, image.shape[-2:])
-        maps = torch.stack((regions, torch.full(image.shape[-2:], float(IGNORE))))
-        if labels is not None:
-            maps[1] = labels
-        crop, maps, valid = self._cut(image, maps, valid, rng)
-        assert maps is not None
-        regions, scores = visible_regions(maps[0].long().masked_fill(~valid, NO_REGION), scores, MAX_REGIONS)
-        return crop, valid & (maps[1] == IGNORE), {"regions": regions, "scores": scores}
+        else:
+            assert self.scores is not None
+            regions, scores = self.read.regions(file, self.scores, image.shape[-2:])
+            maps = torch.stack((regions, torch.full(image.shape[-2:], float(IGNORE))))
+            if labels is not None:
+                maps[1] = labels
+            crop, maps, valid = self._cut(image, maps, valid, rng)
+            assert maps is not None
+            labels = maps[1]
+            regions, scores = visible_regions(maps[0].long().masked_fill(~valid, NO_REGION), scores, MAX_REGIONS)
+            scored = {"regions": regions.short(), "scores": scores}
+        counts = valid if labels is None else valid & (labels == IGNORE)
+        numbers = range(1, self.views.strong_views + 1)
+        draws = tuple(draw_strong(rng, hue_range=self.hue_range) for _ in numbers)
+        boxes = {f"box{i}": cutmix_box(self.crop_px, rng) for i in numbers}
+        return {"crop": crop, "valid": counts, **scored, "draws": draws, **boxes}
 
     def _cut(
         self, image: Tensor, labels: Tensor | None, valid: Tensor | None, rng: np.random.Generator
@@ -234,8 +301,8 @@ class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         """Take the list. Raises ValueError where a sample has no mask."""
         require_masks(samples)
         self.samples = tuple(samples)
-        self.normalise = _Normalise(mean, std)
-        self.read = _Reader(image_scale, 0, nodata, num_bands=len(mean))
+        self.normalise = Normalise(mean, std)
+        self.read = ImageReader(image_scale, 0, nodata, len(mean))
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -261,7 +328,8 @@ def train_loader(
     world_size: int = 1,
     accumulation: int = 1,
     num_workers: int = 0,
-) -> "DataLoader[Batch]":
+    device: torch.device | str = "cpu",
+) -> "BatchLoader":
     """Load the batches of one process from optimizer step `start_step` up to `total_steps`.
 
     Every step has `accumulation` batches of `batch_size` positions on each of `world_size` processes, next to each
@@ -277,8 +345,9 @@ def train_loader(
         world_size: Number of processes.
         accumulation: Batches per optimizer step.
         num_workers: Worker processes; 0 loads in this one.
+        device: Where the batches are wanted.
     """
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         batch_sampler=_Positions(start_step * accumulation, total_steps * accumulation, batch_size, rank, world_size),
         collate_fn=collate,
@@ -287,6 +356,26 @@ def train_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # without one, an iterator draws the seed of its workers from the global state
     )
+    return BatchLoader(loader, dataset.normalise.to(device), device)
+
+
+class BatchLoader:
+    """The batches of a loader of crops, finished on the device where they are wanted."""
+
+    def __init__(self, loader: DataLoader[Crops], normalise: Normalise, device: torch.device | str) -> None:
+        """Take what `train_loader` has made."""
+        self.loader, self.normalise, self.device = loader, normalise, device
+
+    def __len__(self) -> int:
+        """Count the batches."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Start the workers, if there are any; each batch is finished when it is asked for."""
+        return map(self._finished, iter(self.loader))
+
+    def _finished(self, crops: Crops) -> Batch:
+        return crops.to(self.device).finish(self.normalise)
 
 
 class TimedBatches:
@@ -334,101 +423,18 @@ class _Positions(Sampler[list[int]]):
             yield list(range(first, first + self.batch_size))
 
 
-class _Reader:
-    """Reads images and labels at one scale, and keeps them.
-
-    Images are (C, H, W) uint8, or float32 in [0, 1] from 16 bits, with 0 where they hold no data, and come with (H, W)
-    bool, False there, or None; masks are (H, W) uint8.
-    """
-
-    def __init__(self, scale: float, cache_bytes: int, nodata: int | None, num_bands: int) -> None:
-        self.scale, self.cache_bytes, self.nodata, self.num_bands = scale, cache_bytes, nodata, num_bands
-        self.cache: dict[Any, tuple[Tensor, Tensor | None]] = {}  # by file, or by (kind, file)
-        self.used_bytes = 0
-
-    def image(self, file: ImageFile) -> tuple[Tensor, Tensor | None]:
-        cached = self.cache.get(file)
-        if cached is not None:
-            return cached
-        image, valid = self.whole_image(file)
-        if valid is not None and self.scale != 1:
-            valid = resize_valid(valid, *self._scaled(valid))
-        image = self.scaled_image(image)
-        # What comes from a stream does not come again.
-        return (image, valid) if isinstance(file, EncodedImage) else self._keep(file, image, valid)
-
-    def whole_image(self, file: ImageFile) -> tuple[Tensor, Tensor | None]:
-        pixels, valid = read_image_and_valid(file, self.nodata, num_bands=self.num_bands)
-        if valid is not None:
-            pixels[~valid] = 0  # whatever the file has there, also 65535, must not reach the statistics of a network
-        if pixels.dtype == np.uint16:
-            pixels = pixels.astype(np.float32) / np.float32(65535)
-        image = torch.from_numpy(pixels).permute(2, 0, 1)  # (H, W, C) -> (C, H, W)
-        return image, None if valid is None else torch.from_numpy(valid)
-
-    def scaled_image(self, image: Tensor) -> Tensor:
-        if self.scale == 1:
-            return image
-        return interpolate(image[None], self._scaled(image), mode="bilinear", antialias=True)[0]
-
-    def labels(self, sample: Sample) -> Tensor:
-        cached = self.cache.get(sample.mask)
-        if cached is not None:
-            return cached[0]
-        labels = torch.from_numpy(read_labels(sample))
-        if self.scale != 1:
-            labels = interpolate(labels[None, None], self._scaled(labels), mode="nearest-exact")[0, 0]
-        return self._keep(sample.mask, labels, None)[0]
-
-    def regions(self, file: ImageFile, scores: RegionCache, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Region ids (H, W) of an image of this size, as float32, which holds them exactly; and their scores."""
-        cached = self.cache.get(("regions", file))
-        if cached is None:
-            ids, table = scores.lookup(file)
-            ids = resize_ids(ids, size)
-            cached = (ids, table) if isinstance(file, EncodedImage) else self._keep(("regions", file), ids, table)
-        return cached
-
-    def _scaled(self, plane: Tensor) -> tuple[int, int]:
-        height, width = (max(1, int(side * self.scale + 0.5)) for side in plane.shape[-2:])
-        return height, width
-
-    def _keep(self, path: Any, tensor: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        worker = get_worker_info()
-        size_bytes = tensor.nbytes + (0 if valid is None else valid.nbytes)
-        if self.used_bytes + size_bytes <= self.cache_bytes // (worker.num_workers if worker else 1):
-            self.cache[path] = tensor, valid
-            self.used_bytes += size_bytes
-        return tensor, valid
-
-
-class _Normalise:
-    """Turns (C, H, W) uint8, or float32 in [0, 1], into float32 of the given mean and deviation per band."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.mean, self.std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
-
-    def __call__(self, image: Tensor) -> Tensor:
-        if len(image) != len(self.mean):
-            raise ValueError(
-                f"An image has {len(image)} bands, mean and std have {len(self.mean)}; give one value per band."
-            )
-        return (_to_unit(image) - self.mean) / self.std
-
-
-def resize_ids(ids: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize (H, W) ids to another size, as float32."""
-    ids = ids.float()
-    return ids if ids.shape == tuple(size) else interpolate(ids[None, None], tuple(size), mode="nearest-exact")[0, 0]
-
-
 def _partner(position: int) -> int:
     """Pair the positions 0 and 1, 2 and 3, ...: any even batch holds its partners, on any number of processes."""
     return position ^ 1
 
 
-def _named(prefix: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}_{name}": view for name, view in views.items() if not name.startswith("box")}
+def _named(prefix: str, parts: dict[str, Any]) -> dict[str, Any]:
+    return {name if name.startswith("box") else f"{prefix}_{name}": part for name, part in parts.items()}
+
+
+def _stack(planes: Sequence[Tensor]) -> Tensor:
+    """Stack planes; crops of 8 bits and of 16 bits, which are already in [0, 1], meet there."""
+    return torch.stack(list(planes) if len({plane.dtype for plane in planes}) == 1 else [_to_unit(p) for p in planes])
 
 
 def _to_unit(image: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ def verify_checkpoint(path: Path) -> None:
     record = _read_record(path)
     try:
         expected = dict(json.loads((path / CHECKSUMS).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {CHECKSUMS} cannot be read ({error}).") from error
     missing = sorted(name for name in expected if not (path / name).is_file())
     if missing or "run.json" not in expected:
@@ -248,7 +248,7 @@ def _flush(path: Path) -> None:
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no finished checkpoint: its run.json cannot be read ({error}).") from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:

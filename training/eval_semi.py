@@ -4,6 +4,7 @@ accelerate launch training/eval_semi.py runs/quickstart/model --data_dir … --v
 """
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ from co2s_hf.publish.folder import CHECKSUMS, verify_checksums
 from training.arguments import plain_refusals
 from training.batches import EvaluationDataset
 from training.metrics import MeanIoU, PseudoLabelQuality
-from training.report import class_table, draw_panel, write_metrics
+from training.report import TITLES, class_table, draw_panel, write_metrics
 
 
 @torch.no_grad()
@@ -51,11 +52,13 @@ def evaluate(
         stopped: asked behind every image; where it says so, the rest is left out and the numbers are of no use.
 
     Returns:
-        By prediction of the model, the numbers of `MeanIoU` and `PseudoLabelQuality`.
+        By prediction of the model, the numbers of `MeanIoU` and `PseudoLabelQuality`; all of them nan, with a warning,
+        where its logits are not finite: the largest of them would be a class, and wrong.
     """
     num_classes, device = model.config.num_labels, accelerator.device
     scores = {name: MeanIoU(num_classes, device) for name in model.predictions}
     qualities = {name: PseudoLabelQuality(threshold, device) for name in model.predictions}
+    lost = {name: torch.zeros((), dtype=torch.int64, device=device) for name in model.predictions}  # images
     share = Subset(dataset, range(accelerator.process_index, len(dataset), accelerator.num_processes))
     images = DataLoader(share, batch_size=None, generator=torch.Generator())
     was_training = model.training
@@ -64,16 +67,27 @@ def evaluate(
         labels = labels.to(device)
         for name, logits in predict(model, pixel_values, labels.shape, accelerator, align_corners).items():
             # On whole images max takes a sixth of the time of argmax (CPU, torch 2.15).
-            scores[name].add_batch(predictions=logits.max(1).indices, references=labels[None])
+            largest = logits.max(1)
+            lost[name] += ~largest.values.isfinite().all()
+            scores[name].add_batch(predictions=largest.indices, references=labels[None])
             qualities[name].update(logits, labels[None])
         if stopped():
             break
     model.train(was_training)
     total = partial(accelerator.reduce, reduction="sum")
-    return {
+    results = {
         name: {**scores[name].merge(total).compute(), **qualities[name].merge(total).summary()}
         for name in model.predictions
     }
+    for name, images in ((name, int(total(count))) for name, count in lost.items()):
+        if images:
+            accelerator.print(f"warning: {TITLES[name]} gives {images} images no finite logits, and so has no scores")
+            results[name] = {key: _undefined(value) for key, value in results[name].items()}
+    return results
+
+
+def _undefined(value: float | list[float]) -> float | list[float]:
+    return [math.nan] * len(value) if isinstance(value, list) else math.nan
 
 
 @torch.no_grad()

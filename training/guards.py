@@ -264,6 +264,7 @@ class StepGuard:
         accelerator: of the run.
         model: that trains.
         optimizer: fused, not wrapped.
+        kept: gives what the method remembers, as its `state_dict`.
         limit: steps in a row that end the run.
         skipped: steps left out before a resume.
         say: called with a line where there are new ones.
@@ -276,12 +277,13 @@ class StepGuard:
         optimizer: Optimizer,
         *,
         limit: int,
+        kept: Callable[[], dict[str, Any]] = dict,
         skipped: int = 0,
         say: Callable[[str], None] = print,
     ) -> None:
         """Start with no bad step in a row."""
-        self.accelerator, self.optimizer, self.limit = accelerator, optimizer, limit
-        self.said, self.say = skipped, say
+        self.accelerator, self.model, self.optimizer, self.limit = accelerator, model, optimizer, limit
+        self.kept, self.said, self.say = kept, skipped, say
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.counts = torch.tensor([float(skipped), 0, 0], device=accelerator.device)  # skipped, in a row, longest row
         self.looks = accelerator.distributed_type in _WHOLE_GRADIENTS
@@ -295,7 +297,10 @@ class StepGuard:
         if not self.looks or not self.accelerator.sync_gradients:
             return
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        bad = (~get_total_norm(gradients).isfinite()).to(self.counts)
+        # A finite gradient whose square is not would stop AdamW's weights for good. A GradScaler looks at the numbers
+        # themselves, which are scaled here; what counts must be what it leaves out.
+        kind = 2.0 if self.accelerator.scaler is None else math.inf
+        bad = (~get_total_norm(gradients, kind).isfinite()).to(self.counts)
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         skipped, row, longest = self.counts
         row = (row + 1) * bad
@@ -304,6 +309,46 @@ class StepGuard:
     def failing(self) -> bool:
         """Say whether the last step was left out; waits for the device."""
         return bool(self.counts[1].item())
+
+    def require_finite(self, step: int, checkpoint: Path | None) -> None:
+        """Look at the weights ahead of whatever measures or saves them; waits for the device.
+
+        Finite gradients can leave weights of no number, where --lr is too large. All later steps would be left out, and
+        a checkpoint of such weights would count as the last good one.
+
+        Raises:
+            SystemExit: something is not finite; names the checkpoint to go on from.
+        """
+        lost = self._not_finite()
+        if lost is not None:
+            raise SystemExit(
+                f"{lost} is not finite after step {step}, which no later step can mend, and the run ends. "
+                f"{_last_good(checkpoint)}. Lower --lr, or train without --mixed_precision."
+            )
+
+    def require_finite_start(self, checkpoint: Path | None) -> None:
+        """Look at what a run starts with. Raises RunError where something is not finite."""
+        lost = self._not_finite()
+        if lost is not None and checkpoint is None:
+            raise RunError(f"{lost} is not finite ahead of the first step: name other weights to start from.")
+        if lost is not None:
+            raise RunError(
+                f"{checkpoint} cannot be resumed: {lost} is not finite in it. Remove it, and --resume takes the one "
+                "before."
+            )
+
+    def _not_finite(self) -> str | None:
+        """Name the first tensor that is not finite; shards are not looked at."""
+        if not self.looks:
+            return None
+        parts = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
+            "method": self.kept(),
+        }
+        tensors = dict(_tensors("", parts))
+        finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()])
+        return None if finite.all() else list(tensors)[int(finite.logical_not().nonzero()[0])]
 
     def read(self, step: int, checkpoint: Path | None, loss: float = 0.0) -> int:
         """Count the steps left out so far; waits for the device.
@@ -314,16 +359,29 @@ class StepGuard:
         """
         skipped, _, longest = (int(count) for count in self.counts.tolist())
         if longest >= self.limit or not self.looks and not math.isfinite(loss):
-            kept = "There is no checkpoint yet" if checkpoint is None else f"The last good checkpoint is {checkpoint}"
             left_out = "none of them changed the model" if self.looks else "it cannot be left out here"
             raise SystemExit(
                 f"The loss or a gradient was not finite in {max(longest, 1)} steps in a row, up to step {step}: "
-                f"{left_out}, and the run ends. {kept}. Lower --lr, or train without --mixed_precision."
+                f"{left_out}, and the run ends. {_last_good(checkpoint)}. Lower --lr, or train without "
+                "--mixed_precision."
             )
         if skipped > self.said:
             self.said = skipped
             self.say(f"warning: {skipped} steps up to {step} left out: the loss or a gradient was not finite")
         return skipped
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of fractions in nested dictionaries, with their paths."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _tensors(f"{name}.{key}" if name else str(key), entry)
+    elif isinstance(value, Tensor) and value.is_floating_point():
+        yield name, value
+
+
+def _last_good(checkpoint: Path | None) -> str:
+    return "There is no checkpoint yet" if checkpoint is None else f"The last good checkpoint is {checkpoint}"
 
 
 __all__ = ["LOCK", "RunError", "RunLock", "Signals", "StepGuard", "ask_main", "plain_end", "writing"]

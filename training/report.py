@@ -68,7 +68,7 @@ def class_table(results: Mapping[str, Any], classes: Sequence[str]) -> str:
     rule = "-" * len(header)
 
     def line(name: str, values: Sequence[float | None]) -> str:
-        return f"{name:<{width}}" + "".join(f"{_percent(value):>8}" for value in values)
+        return f"{name:<{width}}" + "".join(f"{percent(value):>8}" for value in values)
 
     return "\n".join([header, rule, *(line(*row) for row in rows), rule, *(line(*row) for row in means)])
 
@@ -186,7 +186,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _percent(fraction: float | None) -> str:
+def percent(fraction: float | None) -> str:
+    """A fraction in percent; a dash where there is none."""
     return "–" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
@@ -221,7 +222,7 @@ def _pictures(row: Mapping[str, np.ndarray | None], palette: np.ndarray) -> list
     pictures.append(("Truth unknown", blank) if truth is None else ("Truth", _paint(truth, palette)))
     predictions = _predictions(row)
     for key in predictions:
-        score = "" if truth is None else f"   mIoU {_percent(_mean_iou(row[key], truth, len(palette)))} %"
+        score = "" if truth is None else f"   mIoU {percent(_mean_iou(row[key], truth, len(palette)))} %"
         pictures.append((TITLES[key] + score, _paint(row[key], palette)))
     students = {key: row[key] for key in predictions if key != "fused"}
     shown = "Which student is right" if len(students) > 1 else "Where it is wrong"

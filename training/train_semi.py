@@ -56,7 +56,8 @@ from training.purification.cache import CacheError, RegionCache
 from training.purification.decisions import PurifierSettings, background_ids
 from training.purification.purifier import Purifier
 from training.records import data_facts, describe_run, training_images
-from training.report import class_table, draw_curves, write_metrics
+from training.report import class_table, draw_curves, percent, write_metrics
+from training.tile_cache import TileCache
 from training.views import ViewNeeds
 
 
@@ -100,8 +101,9 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
         arguments.class_weights, class_pixels = count_imbalance(arguments, split)
         scores, purifier = find_scores(arguments, split, partly)
+        tiles = open_tile_cache(arguments)
     say(found(split, partly))
-    for warning in warnings:
+    for warning in (*warnings, *precision_warnings(accelerator)):
         say(f"warning: {warning}")
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -142,6 +144,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         hue_range=arguments.hue_range,
         nodata=arguments.nodata,
         cache_bytes=int(arguments.cache_gb * 2**30),
+        tiles=tiles,
         scores=scores,
         first_unlabelled=method.needs.from_step * positions_per_step,
     )
@@ -183,9 +186,11 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         model,
         optimizer.optimizer,
         limit=arguments.max_skipped_steps,
+        kept=method.state_dict,
         skipped=state["skipped_steps"],
         say=say,
     )
+    guard.require_finite_start(checkpoint)
     batches = TimedBatches(
         train_loader(
             dataset,
@@ -196,6 +201,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
             world_size=accelerator.num_processes,
             accumulation=arguments.gradient_accumulation_steps,
             num_workers=arguments.num_workers,
+            device=accelerator.device,
         )
     )
     progress_bar = tqdm(
@@ -208,6 +214,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         last, changed = step == total_steps, step > start
         stop = signals.agreed()
         if not stop and step > 0 and (last or step % arguments.eval_every == 0) and not evaluated(state, step):
+            guard.require_finite(step, checkpoint)
             results = evaluate(
                 accelerator.unwrap_model(method.saved()),
                 validation,
@@ -230,6 +237,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
                     push(publisher, output / "best", MAIN, f"Best model so far, step {step}")
         due = step % arguments.save_every == 0 and not guard.failing()  # what was saved ahead of failing steps stays
         if changed and (stop or last or due):
+            guard.require_finite(step, checkpoint)
             state["skipped_steps"] = guard.read(step, checkpoint)
             state["seconds"] = time.monotonic() - started
             ask_main(accelerator, lock.require)
@@ -251,7 +259,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         # One optimizer step
         progress = Progress(step, total_steps)
         for _ in range(arguments.gradient_accumulation_steps):
-            batch = next(batches).to(accelerator.device)
+            batch = next(batches)
             with accelerator.accumulate(method.model):
                 scalars = method.step(batch, progress)
                 accelerator.backward(guard.marked(scalars["loss"]))
@@ -303,6 +311,12 @@ def use_cores(accelerator: Accelerator, threads: int | None) -> None:
     if accelerator.device.type == "cpu":
         neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))  # processes of this machine
         torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // neighbours))
+
+
+def precision_warnings(accelerator: Accelerator) -> list[str]:
+    """What accelerate does not say: on a CPU it leaves fp16 out."""
+    left_out = accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu"
+    return ["A CPU does not train in fp16: this run does in float32."] if left_out else []
 
 
 def find_checkpoint(folder: Path, resume: bool, say: Callable[[str], None]) -> Path | None:
@@ -417,6 +431,13 @@ def find_scores(
     return scores, Purifier(settings, arguments.threshold)
 
 
+def open_tile_cache(arguments: argparse.Namespace) -> TileCache | None:
+    """The folder of decoded images that --tile_cache names; None without."""
+    if arguments.tile_cache is None:
+        return None
+    return TileCache(arguments.tile_cache, limit_bytes=int(arguments.tile_cache_gb * 2**30))
+
+
 def unlabelled_pool(
     arguments: argparse.Namespace,
     split: DataSplit,
@@ -514,7 +535,7 @@ def main_prediction(model: nn.Module) -> str:
 def summary(step: int, results: dict[str, Any], absent_as_zero: bool) -> str:
     """One line for the terminal."""
     key = mean_iou_key(absent_as_zero)
-    scores = ", ".join(f"{name} {100 * numbers[key]:.1f}" for name, numbers in results.items())
+    scores = ", ".join(f"{name} {percent(numbers[key])}" for name, numbers in results.items())
     return f"step {step}: mIoU {scores}"
 
 

@@ -165,12 +165,8 @@ def compare_outputs(model: nn.Module, reference: Path, tolerance: float) -> dict
     found: dict[str, float] = {}
     for prefix in [name.removesuffix(IMAGE) for name in recorded if name.endswith(IMAGE)]:
         case = {name.removeprefix(prefix): value for name, value in recorded.items() if name.startswith(prefix)}
-        inputs: dict[str, Any] = {name: case[name] for name in (IMAGE, "input_ids") if name in case}
-        inputs[IMAGE] = inputs[IMAGE].float()  # some are stored in float16
-        outputs = model(**inputs)
-        for name in [name for name in case if outputs.get(name) is not None]:
-            value, expected = outputs[name].float(), case[name].float()
-            if value.shape != expected.shape:
+        for name, (value, expected) in _computed(model, case, reference).items():
+            if value.shape != expected.shape or not value.numel():
                 raise ValueError(
                     f"{reference}: {prefix}{name} is {tuple(expected.shape)} but the model gives {tuple(value.shape)}."
                 )
@@ -187,6 +183,21 @@ def compare_outputs(model: nn.Module, reference: Path, tolerance: float) -> dict
             "numbers of heads and the sizes of logits, which no tensor tells, or allow it with --tolerance."
         )
     return found
+
+
+def _computed(
+    model: nn.Module, case: Mapping[str, torch.Tensor], reference: Path
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Output -> (what the model gives, what was recorded), in float32."""
+    inputs: dict[str, Any] = {name: case[name] for name in (IMAGE, "input_ids") if name in case}
+    try:
+        inputs[IMAGE] = inputs[IMAGE].float()  # some are stored in float16
+        outputs = model(**inputs)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:  # of any layer, by what does not fit
+        shapes = ", ".join(f"{name} {tuple(value.shape)} of {value.dtype}" for name, value in inputs.items())
+        raise ValueError(f"{reference}: the model does not take {shapes} ({error}).") from error
+    names = [name for name in case if outputs.get(name) is not None]
+    return {name: (outputs[name].float(), case[name].float()) for name in names}
 
 
 def _families(names: Sequence[str]) -> list[str]:

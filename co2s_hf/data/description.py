@@ -13,6 +13,7 @@ import yaml
 from .folders import DataSplit, find_split
 from .images import IGNORE
 from .label_map import LabelMap, LabelMapError, Value, show_value
+from .patterns import MAX_CHARACTERS, PatternError, first_groups
 
 TODO = "TODO"
 """How every value starts that a person still has to give; a description with one is refused."""
@@ -280,8 +281,8 @@ def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _is_scene_pattern(value: Any) -> bool:
     try:
-        return isinstance(value, str) and re.compile(value).groups > 0
-    except re.error:
+        return isinstance(value, str) and first_groups(value, ()) == []
+    except PatternError:
         return False
 
 
@@ -316,7 +317,7 @@ _TOP = {
     ),
     "scene_pattern": _Rule(
         _or_null(_is_scene_pattern),
-        "null or a regular expression with a group",
+        f"null or a regular expression with a group, of at most {MAX_CHARACTERS} characters",
         r"Write for example `scene_pattern: (tile\d+)_`.",
     ),
     "splits": _Rule(

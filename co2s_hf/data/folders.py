@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .images import IGNORE, IMAGE_SUFFIXES, ImageError, image_size, read_image, read_mask, read_raw_mask
 from .label_map import LabelMap, LabelMapError, Value, show_value, value_counts
+from .patterns import PatternError, first_groups
 from .wording import SHOWN, some
 
 _WILD = re.compile(r"(\*\*/|\*|\?)")
@@ -196,6 +197,7 @@ class _Folder:
         self.image_names, self.mask_names = _Names(self.root, images), _Names(self.root, masks)
         self.images_dir, self.masks_dir = self.image_names.folder, self.mask_names.folder
         self.scene_pattern, self.label_map = scene_pattern, label_map
+        self._found_scenes: dict[Path, str | None] = {}
         if not self.images_dir.is_dir():
             raise DataError(
                 f"There is no images folder {self.images_dir}; expected the images of the data set in it. Check the "
@@ -287,9 +289,10 @@ class _Folder:
 
     def _samples(self, pairs: Iterable[tuple[Path, Path | None]]) -> list[Sample]:
         samples, unmatched = [], []
-        for image, listed_mask in pairs:
-            place = self._place(image)
-            scene = self._scene(place)
+        found = [(image, listed_mask, self._place(image)) for image, listed_mask in pairs]
+        scenes = self._scenes([place for _, _, place in found])
+        for image, listed_mask, place in found:
+            scene = scenes[place]
             key = self.image_names.key(image) or place.with_suffix("").as_posix()
             mask = listed_mask or self.masks.get(key) or self.masks_dir / f"{place.with_suffix('')}.*"
             if scene is None:
@@ -308,11 +311,21 @@ class _Folder:
         base = next(base for base in (self.images_dir, self.root, Path(image.anchor)) if image.is_relative_to(base))
         return image.relative_to(base)
 
-    def _scene(self, place: Path) -> str | None:
+    def _scenes(self, places: Sequence[Path]) -> dict[Path, str | None]:
+        """Find the scenes of images, and of all that are known at once: a search starts a process."""
         if self.scene_pattern is None:
-            return place.with_suffix("").as_posix()
-        match = re.search(self.scene_pattern, place.as_posix())
-        return match.group(1) if match and match.re.groups else None
+            return {place: place.with_suffix("").as_posix() for place in places}
+        if not self._found_scenes.keys() >= set(places):
+            unknown = sorted({*places, *map(self._place, self.images)} - self._found_scenes.keys())
+            try:
+                found = first_groups(self.scene_pattern, [place.as_posix() for place in unknown])
+            except PatternError as error:
+                raise DataError(
+                    f"The scene pattern {self.scene_pattern[:80]!r} cannot be used: {error}. Give a regular "
+                    r"expression whose first group is the scene, such as (tile\d+)_."
+                ) from None
+            self._found_scenes.update(zip(unknown, found, strict=True))
+        return self._found_scenes
 
     def _is_mask(self, path: Path) -> bool:
         if not self.mask_names.glob and self.masks_dir == self.images_dir:

@@ -108,13 +108,22 @@ def sample_estimates(counts: NDArray[np.int64], mapped: Sequence[float] | NDArra
         mapped: (N,) area of each class in the map, in any unit.
 
     Raises:
-        ValueError: no point, a negative area, or points in a class that the map does not hold.
+        ValueError: other shapes, no point, a negative count or area, an area that is not finite, or points in a class
+            that the map does not hold.
     """
     counts, mapped = np.asarray(counts, np.float64), np.asarray(mapped, np.float64)
+    if mapped.ndim != 1 or counts.shape != (len(mapped), len(mapped)):
+        raise ValueError(
+            f"counts are {counts.shape} and mapped is {mapped.shape}; expected (N, N) and (N,) for N classes."
+        )
     points = counts.sum(axis=1)
     if not points.any():
         raise ValueError("The sample holds no point on the map; expected at least two in each class of the map.")
-    if (mapped < 0).any() or (mapped[points > 0] == 0).any():
+    if (counts < 0).any() or not np.isfinite(mapped).all() or (mapped < 0).any():
+        raise ValueError(
+            "A count or an area is negative or not finite; expected points and areas of the map's classes."
+        )
+    if (mapped[points > 0] == 0).any():
         raise ValueError("A class of the map has points but no area; expected the areas of the map that was sampled.")
     sampled = np.where(points > 0, mapped, 0.0)
     weights = sampled / sampled.sum()  # W_i

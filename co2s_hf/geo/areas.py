@@ -57,7 +57,7 @@ def ground_areas(grid: Grid) -> GroundAreas:
     scale of areas along the middle column where that is off by more than 1 % anywhere (Mercator, web maps).
 
     Raises:
-        SceneError: a rotated raster in degrees, or pyproj is missing.
+        SceneError: a raster in degrees that is rotated or reaches beyond a pole, or pyproj is missing.
     """
     if grid.crs is None:
         return GroundAreas(None, "no CRS: pixels only")
@@ -68,6 +68,11 @@ def ground_areas(grid: Grid) -> GroundAreas:
             raise SceneError("The raster is rotated and in degrees; expected rows along parallels. Reproject it.")
         to_radians = crs.axis_info[0].unit_conversion_factor
         latitudes = (f + e * np.arange(grid.height + 1)) * to_radians
+        if np.abs(latitudes).max() > math.pi / 2 + abs(e) * to_radians:  # half a pixel beyond a pole is usual
+            raise SceneError(
+                f"The raster reaches latitudes of {f:g} to {f + e * grid.height:g}, beyond a pole; expected degrees "
+                "from -90 to 90. Give it the CRS or the place that it has."
+            )
         zones = _area_from_equator(latitudes, crs.ellipsoid.semi_major_metre, crs.ellipsoid.semi_minor_metre)
         return GroundAreas(np.abs(np.diff(zones)) * abs(a) * to_radians, "ellipsoid, between parallels")
     if not crs.is_projected:
@@ -83,11 +88,15 @@ def ground_areas(grid: Grid) -> GroundAreas:
 def _crs(wkt: str) -> Any:
     try:
         from pyproj import CRS
+        from pyproj.exceptions import CRSError
     except ImportError:
         raise SceneError(
             'Areas need pyproj, which is not installed. Run `pip install "co2s_hf[geo]"`, or `pip install pyproj`.'
         ) from None
-    crs = CRS.from_wkt(wkt)
+    try:
+        crs = CRS.from_wkt(wkt)
+    except CRSError as error:
+        raise SceneError(f"{wkt[:80]!r} is no CRS that PROJ knows ({error}); expected WKT.") from None
     return crs.sub_crs_list[0] if crs.is_compound else crs
 
 

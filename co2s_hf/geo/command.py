@@ -1,6 +1,7 @@
 """The commands of this folder: `co2s predict`, scenes in, maps out; `suggest` and `evaluate-map` are next door."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -183,7 +184,7 @@ def _wanted_gsd(job: _Job, gsd: str | None, own_m: float | None, model: Any) -> 
         wanted = float(gsd)
     except ValueError:
         wanted = 0.0
-    if wanted <= 0:
+    if not 0 < wanted < math.inf:
         raise SceneError(f"--gsd is {gsd}; expected metres per pixel above 0, or `training`.")
     return wanted
 

@@ -1,6 +1,5 @@
 """What has labels already, so that nobody is asked for them again."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .scenes import SceneError
-from .vectors import Features, covered, layers_of, on_grid, read_features
+from .vectors import Features, covered, layers_of, lines_of, on_grid, read_features
 
 if TYPE_CHECKING:
     from .suggest import Tile
@@ -47,7 +46,10 @@ class Labelled:
         if source.is_dir():
             self.stems |= {path.stem for path in source.iterdir() if path.is_file() and path.name[0] != "."}
         elif source.suffix.lower() == ".txt":
-            lines = source.read_text(encoding="utf-8").splitlines()
+            try:
+                lines = source.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise SceneError(f"{source} is no UTF-8 text ({error}); expected a name in each line.") from None
             self.stems |= {Path(line.strip()).stem for line in lines if line.strip()}
         elif source.suffix.lower() == ".csv":
             self._add_table(source)
@@ -67,15 +69,14 @@ class Labelled:
             )
 
     def _add_table(self, source: Path) -> None:
-        with open(source, newline="", encoding="utf-8-sig") as file:
-            for line in csv.DictReader(file):
-                try:
-                    top, left, height, width = (int(line[name]) for name in COLUMNS[1:])
-                    self.tiles.append((line["file"], top, left, top + height, left + width))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise SceneError(
-                        f"{source} is no table of tiles ({error}); expected the columns {', '.join(COLUMNS)}."
-                    ) from None
+        for line in lines_of(source):
+            try:
+                top, left, height, width = (int(line[name]) for name in COLUMNS[1:])
+                self.tiles.append((line["file"], top, left, top + height, left + width))
+            except (KeyError, TypeError, ValueError) as error:
+                raise SceneError(
+                    f"{source} is no table of tiles ({error}); expected the columns {', '.join(COLUMNS)}."
+                ) from None
 
     def among(self, tiles: "Sequence[Tile]") -> NDArray[np.bool_]:
         """(n,) which tiles of one scene have labels: any of their pixels, or 1 % of them under polygons."""

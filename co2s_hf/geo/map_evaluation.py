@@ -1,6 +1,5 @@
 """A class map against a reference: block by block for polygons and rasters, point by point for a sample."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from .accuracy import ClassScores, SampleEstimates, sample_estimates
 from .areas import ClassArea, class_areas, ground_areas
 from .boundaries import BoundaryCounts
 from .references import Reference, SamplePoints
-from .scenes import Grid, SceneError, opened
+from .scenes import Grid, SceneError, named_classes, opened
 from .windows import NODATA
 
 BLOCK_PX = 1024
@@ -45,11 +44,11 @@ class ClassMap:
                 f"{path} has {dataset.count} band{'s' if dataset.count > 1 else ''} of {dataset.dtypes[0]}; expected a "
                 "class map with one band of whole numbers, such as STEM.classes.tif of `co2s predict`."
             )
-        named = json.loads(dataset.tags().get("classes", "null"))
+        named = named_classes(dataset) if classes is None else None
         if classes is None and named is None:
             raise SceneError(f"{path} does not name its classes. Name them in the order of their ids with --classes.")
         self.dataset, self.path, self.grid = dataset, path, Grid.of(dataset)
-        self.classes: list[str] = list(classes or named)
+        self.classes: list[str] = list(classes or named or ())
         if not 2 <= len(self.classes) <= NODATA:
             raise SceneError(f"{path} has {len(self.classes)} classes; expected 2 to {NODATA}.")
 

@@ -5,6 +5,7 @@ border wait, and are joined when all are there. So memory holds one block and th
 the map; one region that winds through all of a scene is in memory as a whole, as it is one feature of the file.
 """
 
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,12 @@ class PolygonSettings:
 
     min_area_m2: float = 0.0
     simplify_m: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no area and no length."""
+        for name, value in (("min_area_m2", self.min_area_m2), ("simplify_m", self.simplify_m)):
+            if not 0 <= value < math.inf:
+                raise SceneError(f"--{name} is {value}; expected 0 or more.")
 
 
 @dataclass

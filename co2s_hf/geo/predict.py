@@ -94,7 +94,7 @@ class ScenePrediction:
         self._check_model()
         bands = choose_bands(dataset, settings.bands, config.num_channels, config.bands)
         self.reader = SceneReader(dataset, bands, nodata=settings.nodata, scale=settings.scale)
-        window_px = settings.window_px or config.window_px
+        window_px = config.window_px if settings.window_px is None else settings.window_px
         overlap_px = window_px // 4 if settings.overlap_px is None else settings.overlap_px
         self.grid = WindowGrid(dataset.height, dataset.width, window_px, overlap_px)
         self.bands = cut_bands(self.grid, settings.band_px)

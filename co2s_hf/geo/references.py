@@ -1,7 +1,5 @@
 """What a map is compared with: polygons, another raster, or a sample of points, on the grid of the map."""
 
-import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import Grid, SceneError, opened, refusals
-from .vectors import WGS84, Features, layers_of, on_grid, points_at, points_of, read_features
+from .scenes import Grid, SceneError, named_classes, opened, refusals
+from .vectors import WGS84, Features, layers_of, lines_of, on_grid, points_at, points_of, read_features
 from .windows import NODATA
 
 IGNORE = "ignore"
@@ -171,7 +169,7 @@ def reference_raster(
                 f"{path} has {dataset.count} bands; expected one of classes"
                 f"{', or its number in --reference_band' if band is None else f', not number {band}'}."
             )
-        names = json.loads(dataset.tags().get("classes", "null"))  # a map of this package says what ids are called
+        names = named_classes(dataset)  # a map of this package says what ids are called
         own = Grid.of(dataset)
         if own == grid:
             yield ReferenceRaster(dataset, path, band or 1, names, lookup)
@@ -251,8 +249,7 @@ def read_reference_features(
 
 
 def _read_table(path: str, grid: Grid, field: str | None, crs: str | None) -> Features:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = list(csv.DictReader(file))
+    lines = lines_of(path)
     names = {} if not lines else {str(name).strip().lower(): name for name in lines[0]}
     wanted = field or next((name for name in ("class", "class_id") if name in names), "class")
     for x, y, system in (("x", "y", crs or grid.crs), ("lon", "lat", WGS84), ("longitude", "latitude", WGS84)):

@@ -3,6 +3,7 @@
 Everything is read and written by blocks; no function holds a whole scene. `GDAL_CACHE_BYTES` bounds what GDAL keeps.
 """
 
+import json
 import math
 import os
 import warnings
@@ -20,6 +21,8 @@ from .windows import LAYER_STEPS, NODATA
 
 GDAL_CACHE_BYTES = 32 << 20
 COG_BLOCK_PX = 512
+# The Earth at 2 m per pixel; a number is kept for each row. A few bytes of a file can say that it is larger.
+MAX_SIDE_PX = 20_000_000
 
 Colour = tuple[int, int, int]
 Rings = list[list[tuple[float, float]]]
@@ -46,9 +49,25 @@ class Grid:
 
     @classmethod
     def of(cls, dataset: Any) -> "Grid":
-        """The grid of an open dataset."""
+        """The grid of an open dataset.
+
+        Raises:
+            SceneError: it has no band, a side beyond `MAX_SIDE_PX`, or pixels without an area.
+        """
+        if not dataset.count or max(dataset.shape) > MAX_SIDE_PX:
+            raise SceneError(
+                f"{dataset.name} is {dataset.height} x {dataset.width} px of {dataset.count} bands; expected at least "
+                f"one band and at most {MAX_SIDE_PX} px on a side."
+            )
+        transform = tuple(dataset.transform)[:6]
+        a, b, _, d, e, _ = transform
+        if not (np.isfinite(transform).all() and np.isfinite(area := a * e - b * d) and area):
+            raise SceneError(
+                f"{dataset.name} lies at {', '.join(f'{value:g}' for value in transform)}, where its pixels have no "
+                "area; expected six numbers of a place. Give it one, for example with `rio edit-info --transform`."
+            )
         crs = dataset.crs.to_wkt() if dataset.crs else None
-        return cls(dataset.height, dataset.width, tuple(dataset.transform)[:6], crs)
+        return cls(dataset.height, dataset.width, transform, crs)
 
 
 @contextmanager
@@ -104,15 +123,36 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def refusals(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what GDAL says of a file into one `SceneError`."""
-    from rasterio.errors import RasterioError
+    from rasterio.errors import CRSError, RasterioError
 
     try:
         yield
-    except RasterioError as error:
+    except (RasterioError, CRSError) as error:
         cause = error.__cause__ or error
         raise SceneError(
             f"{path} cannot be read ({cause}); expected a whole raster that GDAL opens. Fetch or export it again."
         ) from error
+
+
+def named_classes(dataset: Any) -> list[str] | None:
+    """The names of the classes that a map of this package holds in its metadata; None where there are none.
+
+    Raises:
+        SceneError: what stands there is no list of names.
+    """
+    text = dataset.tags().get("classes")
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SceneError(
+            f"{dataset.name} has the metadata classes={text[:60]!r}; expected a JSON list of names, as `co2s predict` "
+            "writes. Remove or mend it, for example with `rio edit-info --tag`."
+        )
+    return names
 
 
 def choose_bands(dataset: Any, wanted: Sequence[int] | None, count: int, names: Sequence[str] | None) -> list[int]:
@@ -170,6 +210,8 @@ class SceneReader:
         self.dtype = np.result_type(*kinds)
         if self.dtype.kind not in "iuf":
             raise SceneError(f"{dataset.name} holds {self.dtype} values; expected integers or floats.")
+        if scale is not None and not 0 < scale < math.inf:
+            raise SceneError(f"--scale is {scale}; expected a factor above 0, such as 1e-4.")
         self.nodata = [(nodata, dataset.nodatavals[i - 1]) for i in bands]
         flags = [flag.name for i in bands for flag in dataset.mask_flag_enums[i - 1]]
         alpha_is_band = any(dataset.colorinterp[i - 1].name == "alpha" for i in bands)
@@ -384,6 +426,7 @@ __all__ = [
     "blocks",
     "bounded",
     "choose_bands",
+    "named_classes",
     "opened",
     "quiet",
     "refusals",

@@ -18,6 +18,9 @@ from .predict import DEFAULT_BATCH
 from .ranking import TileSummary, rank, summaries
 from .scenes import Grid, SceneError, SceneReader, choose_bands, opened
 
+MAX_TILES = 1_000_000
+"""Each is remembered with some numbers; a few bytes of a file can say that it holds any number of them."""
+
 
 @dataclass(frozen=True)
 class SuggestSettings:
@@ -108,8 +111,17 @@ def cut_tiles(grid: Grid, path: str, tile_px: int) -> list[Tile]:
 
     They lie side by side; the last of an axis is moved back to end at the border, so that all are of one size; a scene
     smaller than a tile is one tile along that axis.
+
+    Raises:
+        SceneError: there are more than `MAX_TILES`.
     """
     height, width = min(tile_px, grid.height), min(tile_px, grid.width)
+    count = -(-grid.height // height) * -(-grid.width // width)
+    if count > MAX_TILES:
+        raise SceneError(
+            f"{path} of {grid.height} x {grid.width} px has {count} tiles of {tile_px} px; expected at most "
+            f"{MAX_TILES}. Name parts of it, or a larger --tile_px."
+        )
     return [
         Tile(path, grid, slice(top, top + height), slice(left, left + width))
         for top in window_starts(grid.height, height, height)
@@ -278,6 +290,7 @@ def _ranked(
 
 
 __all__ = [
+    "MAX_TILES",
     "StudentTiles",
     "SuggestSettings",
     "Suggestion",

@@ -1,7 +1,9 @@
 """Points and polygons of files that OGR reads: where they lie on the grid of a raster, and footprints to write."""
 
+import csv
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,40 @@ class Features:
         return bool((shapely.get_type_id(self.geometries) == shapely.GeometryType.POINT).all())
 
 
+def lines_of(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a CSV by the names of its columns.
+
+    Raises:
+        SceneError: it is no table in UTF-8.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise SceneError(f"{path} cannot be read ({error}); expected a CSV in UTF-8. Save it again as such.") from None
+
+
+@contextmanager
+def _refusals(path: str | Path) -> Iterator[None]:
+    """Turn what OGR, GEOS and PROJ say of a file into one `SceneError`."""
+    pyogrio = _library()
+    from pyproj.exceptions import ProjError
+    from shapely.errors import ShapelyError
+
+    try:
+        yield
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        ProjError,
+        ShapelyError,
+        UnicodeDecodeError,
+    ) as error:
+        raise SceneError(
+            f"{path} cannot be read ({error}); expected whole points or polygons that OGR opens. Export it again."
+        ) from error
+
+
 def layers_of(path: str | Path) -> list[str]:
     """Names of the layers of features in a file; none if it is no file of features."""
     pyogrio = _library()
@@ -78,8 +114,9 @@ def read_features(
     if classes:
         field = _field(path, layer, field)
     columns = [field] if classes else []
-    meta, _, geometry, values = pyogrio.raw.read(path, layer=layer, columns=columns, force_2d=True)
-    geometries = shapely.from_wkb(geometry)
+    with _refusals(path):
+        meta, _, geometry, values = pyogrio.raw.read(path, layer=layer, columns=columns, force_2d=True)
+        geometries = shapely.from_wkb(geometry)
     kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     kinds = set(shapely.get_type_id(geometries[kept]).tolist())
     allowed = ({shapely.GeometryType.POINT}, {shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON})
@@ -120,12 +157,21 @@ def on_grid(features: Features, grid: Grid, name: str) -> NDArray[Any]:
             f"{without} has no CRS and {other} has one, so nobody knows where one lies on the other. Give it the CRS "
             f"that it was made in{', with --reference_crs' if features.crs is None else ''}."
         )
-    if features.crs is not None and grid.crs is not None:
-        geometries = _reprojected(geometries, features.crs, grid.crs)
-    to_pixel = np.linalg.inv(np.array([grid.transform[:3], grid.transform[3:], (0, 0, 1)]))
-    placed = shapely.transform(geometries, lambda xy: xy @ to_pixel[:2, :2].T + to_pixel[:2, 2])
-    finite: NDArray[np.bool_] = np.isfinite(shapely.bounds(placed)).all(axis=1)
-    return np.where(finite, placed, shapely.from_wkt("POINT EMPTY"))  # beyond what the projection reaches
+    with _refusals(features.path):
+        if features.crs is not None and grid.crs is not None:
+            geometries = _reprojected(geometries, features.crs, grid.crs)
+        geometries = _finite(geometries)  # beyond what the projection reaches there is no place
+        to_pixel = np.linalg.inv(np.array([grid.transform[:3], grid.transform[3:], (0, 0, 1)]))
+        placed = shapely.transform(geometries, lambda xy: xy @ to_pixel[:2, :2].T + to_pixel[:2, 2])
+        return _finite(placed)
+
+
+def _finite(geometries: NDArray[Any]) -> NDArray[Any]:
+    """Geometries, empty ones in the place of those with a coordinate that is not finite."""
+    import shapely
+
+    finite: NDArray[np.bool_] = np.isfinite(shapely.bounds(geometries)).all(axis=1)
+    return np.where(finite, geometries, shapely.from_wkt("POINT EMPTY"))
 
 
 def _reprojected(geometries: NDArray[Any], source: str, target: str) -> NDArray[Any]:
@@ -253,6 +299,7 @@ __all__ = [
     "WGS84",
     "covered",
     "layers_of",
+    "lines_of",
     "on_grid",
     "points_at",
     "points_of",

@@ -119,7 +119,7 @@ def _code(folder: Path) -> set[str]:
     named = {
         f"{entry.rpartition('--')[2].partition('.')[0]}.py"
         for file in ("config.json", "preprocessor_config.json")
-        for entry in _strings(_read_json(folder / file).get("auto_map", {}))
+        for entry in _strings(folder / file)
     }
     found: set[str] = set()
     while named:
@@ -131,15 +131,20 @@ def _code(folder: Path) -> set[str]:
     return found
 
 
-def _strings(auto_map: dict[str, Any]) -> Iterable[str]:
-    for value in auto_map.values():
-        yield from ([value] if isinstance(value, str) else [one for one in value if one])
+def _strings(path: Path) -> list[str]:
+    """What the `auto_map` of a configuration names."""
+    auto_map = _read_json(path).get("auto_map") or {}
+    found = list(auto_map.values()) if isinstance(auto_map, dict) else [auto_map]
+    entries = [one for value in found for one in (value if isinstance(value, list) else [value]) if one is not None]
+    if not all(isinstance(one, str) for one in entries) or not isinstance(auto_map, dict):
+        raise FolderError(f"{path} has an auto_map that names no classes: save the model again.")
+    return entries
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FolderError(f"{path} is no JSON ({error}): save the model again.") from error
     if not isinstance(content, dict):
         raise FolderError(f"{path} holds no JSON object: save the model again.")
@@ -149,7 +154,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_weights(folder: Path, names: Iterable[str]) -> None:
     """The weights are there, and each file is whole: safetensors holds its header against the size of the file."""
     if (folder / "model.safetensors.index.json").is_file():
-        shards = set(_read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
+        index = folder / "model.safetensors.index.json"
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(one, str) for one in weight_map.values()):
+            raise FolderError(f"{index} names no files of weights: save the model again.")
+        shards = set(weight_map.values())
     else:
         shards = {"model.safetensors"}
     missing = sorted(shards - set(names))
@@ -165,9 +174,8 @@ def _check_weights(folder: Path, names: Iterable[str]) -> None:
 
 def _check_card(folder: Path) -> None:
     path = folder / "README.md"
-    text = path.read_text(encoding="utf-8")
     try:
-        data = ModelCard(text).data
+        data = ModelCard(path.read_text(encoding="utf-8")).data
     except Exception as error:  # of a YAML parser or of huggingface_hub's checks, by version
         reason = " ".join(str(error).split())
         raise FolderError(f"{path} starts with metadata that cannot be read ({reason}): mend or remove it.") from error

@@ -19,7 +19,7 @@ PROMISED = {
     "evaluate": {"in C", "ratio", "ceiling", "share"},
     "train_step": {"in D", "ratio", "ceiling", "share", "peak GB"},
     "scene": {"in C per MP", "of the forward passes", "MP/s"},
-    "loader": {"in C", "positions/s"},
+    "loader": {"in C", "positions/s", "crops"},
     "scaling": {"of the first"},
 }
 

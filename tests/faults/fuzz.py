@@ -1,7 +1,8 @@
 """Generated input against every door: `python tests/faults/fuzz.py [--tries 10000] [--only NAME] [--seed 0]`.
 
 Each input ends in a result or in an error that says what is wrong, within `LIMIT_S`; the table names everything else,
-and the exit status is then 1. What is generated, and for which function, stands in `fuzz_inputs.py`.
+and the exit status is then 1. What is generated, and for which function, stands in `fuzz_inputs.py`,
+`fuzz_geo.py` and `fuzz_models.py`.
 """
 
 import argparse
@@ -15,11 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, its own f
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.faults.fuzz_inputs import TARGETS
+from tests.faults import fuzz_geo, fuzz_inputs, fuzz_models
 from tests.faults.fuzz_values import Target
 from tests.faults.judge import Row, table
 
 TRIES = 10_000
+TARGETS = {**fuzz_inputs.TARGETS, **fuzz_geo.TARGETS, **fuzz_models.TARGETS}
 
 
 def run(seed: int = 0, tries: int = TRIES, only: str | None = None) -> list[Row]:

@@ -88,3 +88,15 @@ def test_samples_that_are_none():
         sample_estimates(np.zeros((2, 2), int), [1.0, 1])
     with pytest.raises(ValueError, match="has points but no area"):
         sample_estimates(np.eye(2, dtype=int), [1.0, 0])
+
+
+@pytest.mark.parametrize("mapped", [[], [1.0], [[1.0, 1], [1, 1]]])
+def test_samples_of_other_shapes_are_refused(mapped):
+    with pytest.raises(ValueError, match=r"counts are \(2, 2\) and mapped is .*expected \(N, N\)"):
+        sample_estimates(np.eye(2, dtype=int), mapped)
+
+
+@pytest.mark.parametrize("mapped", [[1.0, math.nan], [math.inf, 1.0], [-1.0, 1]])
+def test_areas_that_are_none_are_refused(mapped):
+    with pytest.raises(ValueError, match="negative or not finite"):
+        sample_estimates(np.eye(2, dtype=int), mapped)

@@ -64,3 +64,15 @@ def test_areas_add_up_over_blocks_row_by_row():
     assert (sea.pixels, land.pixels, none.pixels) == (5, 3, 0)
     assert sea.area_m2 == pytest.approx(2 * one + 2 * two + four) and land.area_m2 == pytest.approx(two + 2 * three)
     assert sea.area_ha == pytest.approx(sea.area_m2 / 10_000) and none.area_m2 == 0
+
+
+def test_degrees_beyond_a_pole_are_refused():
+    with pytest.raises(SceneError, match="reaches latitudes of 80 to 230, beyond a pole"):
+        ground_areas(grid("EPSG:4326", (1, 0, 0, 0, 30, 80), height=5))
+    # Centres on the poles are usual.
+    assert ground_areas(grid("EPSG:4326", (1, 0, 0, 0, -1, 90.5), height=181)).method.startswith("ellipsoid")
+
+
+def test_what_is_no_crs_is_refused():
+    with pytest.raises(SceneError, match="'nonsense' is no CRS that PROJ knows"):
+        ground_areas(Grid(6, 5, (1, 0, 0, 0, 1, 0), "nonsense"))

@@ -77,6 +77,8 @@ def test_resampling(predict, write_scene, tmp_path):
         ("training", "does not record"),
         ("-1", "expected metres per pixel"),
         ("x", "expected metres"),
+        ("inf", "expected metres"),
+        ("nan", "expected metres"),
     ):
         status, said = predict(path, output="other", options=["--gsd", gsd])
         assert status == 2 and message in said

@@ -30,6 +30,12 @@ def test_images_by_folder_and_list(tmp_path):
     assert [among(found, f"x/{name}.tif") for name in "abcd"] == [[1] * 6, [1] * 6, [1] * 6, [0] * 6]
 
 
+def test_a_list_that_is_no_text(tmp_path):
+    (tmp_path / "names.txt").write_bytes(b"\xff")
+    with pytest.raises(SceneError, match=r"names.txt is no UTF-8 text"):
+        labelled(tmp_path / "names.txt")
+
+
 def test_tiles_of_an_earlier_suggestion(tmp_path):
     path = tmp_path / "suggestions.csv"
     path.write_text("rank,file,row,column,height,width\n1,moved/a.tif,0,10,10,10\n2,a.tif,15,25,9,9\n")

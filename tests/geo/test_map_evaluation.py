@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -70,6 +71,18 @@ def test_maps_that_are_none(write_scene):
         compare(the_map, ArrayReference(np.zeros((1, 2), np.uint8)), 1)
     with class_map(path, NAMES) as the_map, pytest.raises(SceneError, match="boundary width is 0 px"):
         compare(the_map, ArrayReference(np.zeros((1, 2), np.uint8)), 0)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 20_000, '"water"', "[1, 2]", '{"a": 1}'])
+def test_metadata_that_names_no_classes(write_scene, text):
+    path = write_scene(pixels=np.zeros((1, 4, 4), np.uint8))
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(classes=text)
+    with pytest.raises(SceneError, match="scene.tif has the metadata classes=.*expected a JSON list of names"):
+        with class_map(str(path)):
+            pass
+    with class_map(str(path), NAMES) as the_map:  # whoever names them does not need it
+        assert the_map.classes == NAMES
 
 
 def test_nothing_in_common_is_an_error(write_scene):

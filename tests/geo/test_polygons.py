@@ -99,3 +99,10 @@ def test_many_features_are_appended(traced, monkeypatch):
     monkeypatch.setattr("co2s_hf.geo.polygons.FEATURES_AT_ONCE", 3)
     _, summary, *_, table = traced(np.indices((12, 12)).sum(0) % 2, block_px=4)
     assert summary.written == 144 == len(table["class_id"])
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["min_area_m2", "simplify_m"])
+def test_settings_that_are_no_lengths(name, value):
+    with pytest.raises(SceneError, match=f"--{name} is {value}; expected 0 or more"):
+        PolygonSettings(**{name: value})

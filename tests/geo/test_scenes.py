@@ -109,3 +109,25 @@ def test_maps_are_put_together_from_parts(tmp_path):
         assert made.descriptions == ("x & y", "<z>") and made.tags()["a"] == '"1" < 2' and made.crs is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.raw", "b.raw", "map.tif"]
     assert thinned(tmp_path / "map.tif", 10).shape == (10, 6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "place", "said"),
+    [
+        (2**31 - 1, "0, 1, 0, 0, 0, 1", "at most 20000000 px on a side"),
+        (7, "0, 1, 1, 0, 1, 1", "its pixels have no area"),
+        (7, "nan, 2, 0, 0, 0, 2", "its pixels have no area"),
+        (7, "0, 1e-300, 0, 0, 0, 1e-300", "its pixels have no area"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_before_anything_is_allocated(tmp_path, rows, place, said):
+    text = f'<VRTDataset rasterXSize="5" rasterYSize="{rows}"><GeoTransform>{place}</GeoTransform>'
+    (tmp_path / "a.vrt").write_text(f'{text}<VRTRasterBand dataType="Byte"/></VRTDataset>')
+    with opened(tmp_path / "a.vrt") as dataset, pytest.raises(SceneError, match=said):
+        Grid.of(dataset)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_none(write_scene, scale):
+    with opened(write_scene()) as dataset, pytest.raises(SceneError, match="--scale is .*; expected a factor above 0"):
+        SceneReader(dataset, [1, 2, 3], scale=scale)

@@ -106,3 +106,8 @@ def test_what_cannot_be_looked_at(write_scene, scene):
         suggestions(write_scene("b.tif", np.full((3, 9, 9), np.nan, np.float32)))
     with pytest.raises(SceneError, match="None of 12 tiles is left to be labelled: 12 are labelled"):
         suggestions(scene, labelled=Labelled(stems={"a"}))
+
+
+def test_a_few_bytes_cannot_ask_for_any_number_of_tiles():
+    with pytest.raises(SceneError, match="has 1000000000000 tiles of 10 px; expected at most 1000000"):
+        cut_tiles(Grid(10**7, 10**7, (1, 0, 0, 0, 1, 0), None), "a", 10)

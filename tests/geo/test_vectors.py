@@ -8,7 +8,17 @@ import pytest
 import shapely
 
 from co2s_hf.geo.scenes import Grid, SceneError
-from co2s_hf.geo.vectors import Footprint, covered, layers_of, on_grid, points_of, read_features, write_footprints
+from co2s_hf.geo.vectors import (
+    Features,
+    Footprint,
+    covered,
+    layers_of,
+    lines_of,
+    on_grid,
+    points_of,
+    read_features,
+    write_footprints,
+)
 
 UTM = Grid(100, 200, (2, 0, 500_000, 0, -2, 5_000_000), "EPSG:32633")
 DEGREES = Grid(10, 10, (0.001, 0, 15, 0, -0.001, 45), "EPSG:4326")
@@ -87,3 +97,28 @@ def test_footprints_of_several_crs_are_in_degrees_and_those_of_none_in_pixels(tm
     np.testing.assert_allclose(shapely.bounds(placed.geometries[0])[0], 15.0001, atol=1e-4)
     flat = read_features(path, classes=False, layer="tiles_in_pixels")
     assert flat.crs is None and shapely.equals(flat.geometries[0], shapely.box(5, 0, 10, 10))
+
+
+def test_a_polygon_beyond_the_projection_leaves_the_others_where_they_are(geojson):
+    far = shapely.Polygon([(15, 1e20), (16, 1e20), (16, 1.1e20)])
+    features = Features("a.geojson", np.array([far, shapely.box(15, 45, 15.001, 45.001)]), None, "EPSG:4326")
+    placed = on_grid(features, UTM, "map")
+    assert shapely.is_empty(placed).tolist() == [True, False] and placed[1].area == pytest.approx(2191, rel=0.01)
+
+
+def test_what_ogr_and_proj_refuse_is_one_error_that_names_the_file(geojson, tmp_path):
+    path = geojson((shapely.Point(0, 0), {"class": "a"}))
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(SceneError, match="features.geojson"):
+        read_features(path, classes=True)
+    site = 'LOCAL_CS["site",UNIT["metre",1]]'
+    features = Features("a.geojson", np.array([shapely.Point(0, 0)]), None, site)
+    with pytest.raises(SceneError, match="a.geojson cannot be read"):
+        on_grid(features, UTM, "map")
+
+
+@pytest.mark.parametrize("content", [b"x,y\n1,\xff\n", b"x,y\n" + b"1" * 200_000])
+def test_lines_that_are_no_table(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(SceneError, match=r"a.csv cannot be read .*expected a CSV in UTF-8"):
+        lines_of(tmp_path / "a.csv")

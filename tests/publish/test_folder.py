@@ -117,11 +117,29 @@ def test_a_card_without_its_metadata_is_refused(folder, matter, expected):
     assert expected in refusal(folder)
 
 
-def test_damaged_configurations_are_refused(folder):
-    (folder / "config.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[" * 100_000])
+def test_damaged_configurations_are_refused(folder, content):
+    (folder / "config.json").write_text(content)
     assert "config.json is no JSON" in refusal(folder)
     (folder / "config.json").write_text("[]")
     assert "holds no JSON object" in refusal(folder)
+
+
+@pytest.mark.parametrize("auto_map", [3, [3], ["a.B"], {"AutoModel": 3}, {"AutoModel": [["a.B"]]}])
+def test_an_auto_map_that_names_no_classes_is_refused(folder, auto_map):
+    (folder / "config.json").write_text(json.dumps({"auto_map": auto_map}))
+    assert "config.json has an auto_map that names no classes" in refusal(folder)
+
+
+@pytest.mark.parametrize("weight_map", [None, [], ["a"], {"a": 3}, {"a": ["b"]}])
+def test_an_index_that_names_no_files_is_refused(folder, weight_map):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert "index.json names no files of weights" in refusal(folder)
+
+
+def test_a_card_that_is_no_text_is_refused(folder):
+    (folder / "README.md").write_bytes(b"\xff")
+    assert "README.md starts with metadata that cannot be read" in refusal(folder)
 
 
 def test_a_descendant_of_dinov3_carries_its_licence(folder):

@@ -156,6 +156,7 @@ def test_refuses_recipes(text, message, recipe, capsys):
         ([*DATA, "--class_share", "50"], "--class_share is 50.0, expected a share from 0 to 1."),
         ([*DATA, "--class_share", "0.5", "--threshold", "1"], "--class_share needs a --threshold between 0 and 1, not"),
         ([*DATA, "--batch_size", "0"], "--batch_size is 0, expected at least 1."),
+        ([*DATA, "--tile_cache_gb", "0"], "--tile_cache_gb is 0.0, expected a positive number."),
         ([*DATA, "--scale_range", "2", "0.5"], "--scale_range is [2.0, 0.5], expected two increasing positive numbers"),
     ],
 )

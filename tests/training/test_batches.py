@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import write_image, write_mask
-from training.batches import MAX_REGIONS, EvaluationDataset, SemiDataset, TimedBatches, collate, train_loader
+from training.batches import MAX_REGIONS, Batch, EvaluationDataset, SemiDataset, TimedBatches, collate, train_loader
 from training.pools import FilePool, LabelledPool, find_partly_labelled
 from training.purification.cache import RegionCache
 from training.purification.calibration import Calibration
@@ -50,6 +50,17 @@ def _dataset(labelled, unlabelled, views=PARTNER, partly_labelled=(), **changes)
     return SemiDataset(LabelledPool(labelled, seed=fields["seed"]), pool, **fields)
 
 
+def _position(dataset, position):
+    """The tensors of one position, named as in `Batch`, without the batch dimension."""
+    return {name: tensor[0] for name, tensor in dataset.batch([position])._tensors()}
+
+
+def _apart(dataset, positions):
+    """A batch of positions that were made each for itself."""
+    made = [_position(dataset, k) for k in positions]
+    return Batch(**{name: torch.stack([one[name] for one in made]) for name in made[0]})
+
+
 def _grey(image):
     """Grey value / 20 of a normalised crop without padding: the index of the sample."""
     return round(float(image[0].max() * STD[0] + MEAN[0]) * 255 / 20)
@@ -64,22 +75,21 @@ def _assert_equal(one, two):
 
 
 def test_shapes_and_types(noisy):
-    batch = collate([_dataset(noisy[:2], noisy[2:])[k] for k in range(3)])
+    batch = _apart(_dataset(noisy[:2], noisy[2:]), range(3))
     for name in ("x", "u_w", "u_s1", "u_s2", "p_w", "p_s1", "p_s2"):
         tensor = getattr(batch, name)
         assert tensor.shape == (3, 3, 16, 16) and tensor.dtype == torch.float32 and tensor.is_contiguous()
     for name in ("u_valid", "p_valid", "box1", "box2"):
         assert getattr(batch, name).shape == (3, 16, 16) and getattr(batch, name).dtype == torch.bool
     assert batch.y.shape == (3, 16, 16) and batch.y.dtype == torch.int64
-    _assert_equal(batch, batch.to("cpu"))
 
 
 def test_what_is_not_needed_is_none(noisy):
-    supervised = collate([_dataset(noisy, [], ViewNeeds(unlabelled=False))[0]])
+    supervised = _dataset(noisy, [], ViewNeeds(unlabelled=False)).batch([0])
     assert [name for name, _ in supervised._tensors()] == ["x", "y"]
-    alone = collate([_dataset(noisy, noisy, ViewNeeds(unlabelled=True))[0]])
+    alone = _dataset(noisy, noisy, ViewNeeds(unlabelled=True)).batch([0])
     assert alone.p_w is None and alone.p_valid is None and alone.box2 is not None
-    full = collate([_dataset(noisy, noisy)[0]])
+    full = _dataset(noisy, noisy).batch([0])
     for name in ("x", "y", "u_w", "u_s1", "u_s2", "u_valid", "box1", "box2"):  # a partner changes nothing else
         assert torch.equal(getattr(full, name), getattr(alone, name))
     assert torch.equal(full.x, supervised.x)
@@ -113,7 +123,7 @@ def test_scores_go_with_the_pixels_that_they_are_of(quadrants, image_scale):
     changes = dict(scores=scores, crop_px=20, scale_range=(0.7, 1.5), image_scale=image_scale)
     dataset = _dataset(samples, samples, views, **changes)
     plain = _dataset(samples, samples, **{**changes, "scores": None})
-    batch, same = (collate(one.__getitems__([0, 1, 2, 3])) for one in (dataset, plain))
+    batch, same = (one.batch([0, 1, 2, 3]) for one in (dataset, plain))
     assert torch.equal(batch.u_s1, same.u_s1) and torch.equal(batch.u_valid, same.u_valid)
     assert batch.u_regions.shape == (4, 20, 20) and batch.u_scores.shape == (4, MAX_REGIONS, 3)
     assert torch.equal(batch.p_regions, batch.u_regions[batch.pairs])
@@ -133,8 +143,8 @@ def test_scores_do_not_bring_back_labelled_pixels(quadrants):
     samples, scores = quadrants
     views = ViewNeeds(unlabelled=True, regions=True)
     changes = dict(crop_px=32, scale_range=(1, 1), partly_labelled=[(sample, 1.0) for sample in samples])
-    batch = collate([_dataset(samples, [], views, scores=scores, **changes)[k] for k in range(4)])
-    plain = collate([_dataset(samples, [], ViewNeeds(unlabelled=True), **changes)[k] for k in range(4)])
+    batch = _apart(_dataset(samples, [], views, scores=scores, **changes), range(4))
+    plain = _apart(_dataset(samples, [], ViewNeeds(unlabelled=True), **changes), range(4))
     assert torch.equal(batch.u_valid, plain.u_valid) and 0 < batch.u_valid.float().mean() < 1
 
 
@@ -145,7 +155,7 @@ def test_refuses_regions_without_scores(samples):
 
 def test_padding_is_black_ignored_and_invalid(samples):
     dataset = _dataset(samples[3:4], samples[7:8], crop_px=32, scale_range=(1, 1))
-    position = dataset[0]
+    position = _position(dataset, 0)
     inside = position["y"] == 3
     assert int(inside.sum()) == int(position["u_valid"].sum()) == 20 * 24
     assert (position["y"][~inside] == 255).all()
@@ -158,29 +168,29 @@ def test_padding_is_black_ignored_and_invalid(samples):
 
 def test_every_pass_shows_every_image_once_in_its_own_order(samples):
     dataset = _dataset(samples[:3], samples[4:], scale_range=(1, 1))
-    labelled = [_grey(dataset[k]["x"]) for k in range(12)]
-    unlabelled = [_grey(dataset[k]["u_w"]) for k in range(12)]
+    labelled = [_grey(_position(dataset, k)["x"]) for k in range(12)]
+    unlabelled = [_grey(_position(dataset, k)["u_w"]) for k in range(12)]
     assert all(sorted(labelled[i : i + 3]) == [0, 1, 2] for i in (0, 3, 6, 9))
     assert all(sorted(unlabelled[i : i + 4]) == [4, 5, 6, 7] for i in (0, 4, 8))
     assert len({tuple(unlabelled[i : i + 4]) for i in (0, 4, 8)}) > 1
-    labels = [int(dataset[k]["y"].max()) for k in range(12)]
+    labels = [int(_position(dataset, k)["y"].max()) for k in range(12)]
     assert labels == labelled
 
 
 def test_partners(samples):
     other = _dataset(samples[:1], samples[4:], scale_range=(1, 1))
-    pairs = [(_grey(other[k]["u_w"]), _grey(other[k]["p_w"])) for k in range(40)]
+    pairs = [(_grey(_position(other, k)["u_w"]), _grey(_position(other, k)["p_w"])) for k in range(40)]
     assert all(u != p for u, p in pairs) and len(set(pairs)) == 12
     same = _dataset(samples[:1], samples[4:], ViewNeeds(unlabelled=True, partner="same"), scale_range=(1, 1))
-    assert all(_grey(same[k]["u_w"]) == _grey(same[k]["p_w"]) for k in range(12))
+    assert all(_grey(_position(same, k)["u_w"]) == _grey(_position(same, k)["p_w"]) for k in range(12))
     only = _dataset(samples[:1], samples[4:5], scale_range=(1, 1))
-    assert _grey(only[0]["p_w"]) == 4
+    assert _grey(_position(only, 0)["p_w"]) == 4
 
 
 def test_no_pair_has_one_image_twice_in_an_odd_pool(samples):
     odd = _dataset(samples[:1], samples[5:], scale_range=(1, 1))
-    unlabelled = [_grey(odd[k]["u_w"]) for k in range(80)]
-    assert all(unlabelled[k] != unlabelled[k ^ 1] == _grey(odd[k]["p_w"]) for k in range(80))
+    unlabelled = [_grey(_position(odd, k)["u_w"]) for k in range(80)]
+    assert all(unlabelled[k] != unlabelled[k ^ 1] == _grey(_position(odd, k)["p_w"]) for k in range(80))
     assert all(set(unlabelled[k : k + 4]) == {5, 6, 7} for k in range(0, 80, 4))
 
 
@@ -195,34 +205,36 @@ def test_a_crop_shows_the_rare_class_it_was_drawn_for(tmp_path):
     for class_pixels in (None, pixels):
         labelled = LabelledPool([sample], seed=0, class_pixels=class_pixels, temperature=0.01)
         dataset = SemiDataset(labelled, None, crop_px=24, seed=0, views=ViewNeeds(unlabelled=False), **NORMALISED)
-        shown.append(sum(bool((dataset[k]["y"] == 1).any()) for k in range(60)) / 60)
+        shown.append(sum(bool((_position(dataset, k)["y"] == 1).any()) for k in range(60)) / 60)
     assert shown[0] < 0.4 and shown[1] > 0.8
 
 
 def test_an_even_batch_holds_its_partners(noisy):
     dataset = _dataset(noisy[:2], noisy[2:])
-    batch = collate(dataset.__getitems__([2, 3, 8, 9]))
+    batch = dataset.batch([2, 3, 8, 9])
     assert batch.pairs.tolist() == [1, 0, 3, 2]
     for view in ("w", "s1", "s2", "valid"):
         assert torch.equal(getattr(batch, f"u_{view}")[batch.pairs], getattr(batch, f"p_{view}"))
-    alone = collate([dataset[k] for k in (2, 3, 8, 9)])
+    alone = _apart(dataset, (2, 3, 8, 9))
     assert alone.pairs is None
     batch.pairs = None
     _assert_equal(batch, alone)
-    assert collate(dataset.__getitems__([2, 3, 4])).pairs is None
+    assert dataset.batch([2, 3, 4]).pairs is None
 
 
 def test_the_first_positions_may_do_without_unlabelled_images(noisy):
     everywhere, later = (_dataset(noisy[:2], noisy[2:], first_unlabelled=k) for k in (0, 4))
-    assert [name for name, _ in collate(later.__getitems__([2, 3]))._tensors()] == ["x", "y"]
-    _assert_equal(collate(later.__getitems__([4, 5])), collate(everywhere.__getitems__([4, 5])))
-    assert torch.equal(later[3]["x"], everywhere[3]["x"])
+    assert [name for name, _ in later.batch([2, 3])._tensors()] == ["x", "y"]
+    _assert_equal(later.batch([4, 5]), everywhere.batch([4, 5]))
+    assert torch.equal(_position(later, 3)["x"], _position(everywhere, 3)["x"])
 
 
 def test_the_same_image_comes_with_another_augmentation(noisy):
     same = _dataset(noisy, noisy[:1], ViewNeeds(unlabelled=True, partner="same"))
-    assert not torch.equal(same[0]["u_w"], same[0]["p_w"])
-    assert not torch.equal(same[0]["u_s1"], same[0]["u_s2"]) or not torch.equal(same[1]["u_s1"], same[1]["u_s2"])
+    assert not torch.equal(_position(same, 0)["u_w"], _position(same, 0)["p_w"])
+    assert not torch.equal(_position(same, 0)["u_s1"], _position(same, 0)["u_s2"]) or not torch.equal(
+        _position(same, 1)["u_s1"], _position(same, 1)["u_s2"]
+    )
 
 
 def test_positions_depend_on_seed_and_position_alone(noisy):
@@ -230,7 +242,7 @@ def test_positions_depend_on_seed_and_position_alone(noisy):
     later = _dataset(noisy[:2], noisy[2:], cache_bytes=0)
     torch.manual_seed(5)
     np.random.seed(5)
-    _assert_equal(collate([first[k] for k in range(6)]), collate([later[k] for k in range(6)]))
+    _assert_equal(_apart(first, range(6)), _apart(later, range(6)))
     assert later.read.used_bytes == 0 and not later.read.cache
     assert not torch.equal(first[0]["x"], _dataset(noisy[:2], noisy[2:], seed=2)[0]["x"])
 
@@ -244,7 +256,7 @@ def test_the_cache_keeps_to_its_memory(noisy):
 
 def test_image_scale_comes_first(samples):
     dataset = _dataset(samples[:1], samples[4:], crop_px=32, scale_range=(1, 1), image_scale=0.5)
-    assert int((dataset[0]["y"] == 0).sum()) == int(dataset[0]["u_valid"].sum()) == 10 * 12
+    assert int((_position(dataset, 0)["y"] == 0).sum()) == int(_position(dataset, 0)["u_valid"].sum()) == 10 * 12
 
 
 def test_16_bit_images_lie_between_0_and_1(tmp_path):
@@ -252,8 +264,19 @@ def test_16_bit_images_lie_between_0_and_1(tmp_path):
     write_mask(tmp_path / "m.png", np.zeros((20, 20), np.uint8))
     sample = Sample(tmp_path / "a.png", tmp_path / "m.png", "a")
     dataset = _dataset([sample], [sample], mean=(0.0,), std=(1.0,), scale_range=(1, 1))
-    torch.testing.assert_close(dataset[0]["x"], torch.full((1, 16, 16), 0.2))
-    assert dataset[0]["u_s1"].shape == (1, 16, 16)
+    torch.testing.assert_close(_position(dataset, 0)["x"], torch.full((1, 16, 16), 0.2))
+    assert _position(dataset, 0)["u_s1"].shape == (1, 16, 16)
+
+
+def test_images_of_8_and_16_bits_share_a_batch(tmp_path):
+    samples = []
+    for name, pixels in (("8", np.full((20, 20, 1), 51, np.uint8)), ("16", np.full((20, 20, 1), 13107, np.uint16))):
+        write_image(tmp_path / f"{name}.png", pixels)
+        samples.append(Sample(tmp_path / f"{name}.png", tmp_path / "m.png", name))
+    write_mask(tmp_path / "m.png", np.zeros((20, 20), np.uint8))
+    batch = _dataset(samples, samples, mean=(0.0,), std=(1.0,), scale_range=(1, 1)).batch([0, 1])
+    for crops in (batch.x, batch.u_w, batch.p_w):
+        torch.testing.assert_close(crops, torch.full((2, 1, 16, 16), 0.2))
 
 
 def test_datasets_refuse(samples, noisy):
@@ -263,7 +286,7 @@ def test_datasets_refuse(samples, noisy):
         _dataset(noisy, [])
     with pytest.raises(ValueError, match=r"1 samples have no mask, such as i4\.png"):
         _dataset(samples[:5], noisy)
-    with pytest.raises(ValueError, match="An image has 3 bands, mean and std have 1"):
+    with pytest.raises(ValueError, match=r"i\d\.png has 3 bands, mean and std have 1"):
         _dataset(noisy, noisy, mean=(0.5,), std=(0.5,))[0]
 
 
@@ -293,7 +316,7 @@ def holey(tmp_path_factory):
 def test_what_a_file_holds_where_there_is_no_data_changes_nothing(holey, image_scale):
     one, two = (_dataset(samples, samples, image_scale=image_scale) for samples in holey)
     for k in range(6):
-        _assert_equal(collate([one[k]]), collate([two[k]]))
+        _assert_equal(one.batch([k]), two.batch([k]))
 
 
 @pytest.mark.parametrize("image_scale", [1.0, 0.6])
@@ -303,7 +326,7 @@ def test_pixels_without_data_are_ignored_and_invalid(holey, image_scale, cache_b
     dataset = _dataset(holey[0], holey[0], **fields)
     covered = 0
     for k in range(12):
-        position = dataset[k]
+        position = _position(dataset, k)
         for image, counts in (
             (position["x"], position["y"] != 255),
             (position["u_w"], position["u_valid"]),
@@ -322,7 +345,8 @@ def test_a_pixel_that_mixes_data_with_none_does_not_count(tmp_path):
     write_mask(tmp_path / "m.png", np.zeros((16, 16), np.uint8))
     sample = Sample(tmp_path / "a.png", tmp_path / "m.png", "a")
     for ratio, first in ((1, 7), (2, 15), (0.5, 4)):  # the border pixel at 2 and at 0.5 is a mixture
-        position = _dataset([sample], [sample], crop_px=32, scale_range=(ratio, ratio), nodata=9, **NORMALISED)[0]
+        fields = dict(crop_px=32, scale_range=(ratio, ratio), nodata=9)
+        position = _position(_dataset([sample], [sample], **fields), 0)
         image, inside = position["u_w"], position["u_valid"]
         side = int(16 * ratio)
         assert int(inside.sum()) == side * (side - first)
@@ -373,24 +397,49 @@ def test_only_unlabelled_pixels_of_a_labelled_image_join_the_pool(scribbled, sam
     dataset = _dataset([scribbled], samples[4:], partly_labelled=[(scribbled, 1.0)], crop_px=32, scale_range=(1, 1))
     seen = 0
     for k in range(10):
-        position = dataset[k]
+        position = _position(dataset, k)
         for name in ("u", "p"):
             if _grey(position[f"{name}_w"]) == 5 and position[f"{name}_valid"].sum() == 32 * 24:
                 seen += 1
                 labelled = position[f"{name}_valid"] == 0
                 assert labelled[:, :8].all() or labelled[:, 24:].all()  # flipped
     assert seen >= 2
-    assert (dataset[0]["y"] != 255).sum() == 32 * 8
+    assert (_position(dataset, 0)["y"] != 255).sum() == 32 * 8
 
 
 def test_an_image_stands_back_as_often_as_it_is_labelled(scribbled, samples):
     fields = dict(crop_px=16, scale_range=(1, 1))
     rare = _dataset([scribbled], samples[4:5], partly_labelled=[(scribbled, 0.25)], **fields)
-    greys = [_grey(rare[k]["u_w"]) for k in range(200)]
+    greys = [_grey(_position(rare, k)["u_w"]) for k in range(200)]
     assert set(greys) == {4, 5} and 10 <= greys.count(5) <= 45  # 100 positions x 0.25
 
 
 # ---- train_loader ----
+
+
+def test_workers_pass_on_crops_and_draws_alone(noisy):
+    """Views are twelve times as large as what they are made of, and copies between processes cost more than they do."""
+    dataset = _dataset(noisy[:2], noisy[2:])
+    paired, alone = (collate(dataset.__getitems__(positions)) for positions in ([2, 3], [2, 4]))
+    kinds = {name: tensor.dtype for name, tensor in paired.tensors.items()}
+    assert kinds.pop("pairs") == torch.int64 and kinds == {
+        **dict.fromkeys(("x", "y", "u_crop"), torch.uint8),
+        **dict.fromkeys(("u_valid", "box1", "box2"), torch.bool),
+    }
+    assert {name: len(draws) for name, draws in paired.draws.items()} == {"u": 2}
+    assert alone.tensors.keys() - paired.tensors.keys() == {"p_crop", "p_valid"} and alone.draws.keys() == {"u", "p"}
+
+
+def test_views_are_made_where_the_batch_is_wanted(noisy, quadrants):
+    """On the device `meta` nothing has a value: whatever waited for one would fail."""
+    samples, scores = quadrants
+    views = ViewNeeds(unlabelled=True, partner="other", regions=True)
+    for dataset in (_dataset(noisy[:2], noisy[2:]), _dataset(samples, samples, views, scores=scores)):
+        expected = dataset.batch([0, 1])
+        batch = next(iter(train_loader(dataset, batch_size=2, start_step=0, total_steps=1, device="meta")))
+        for (name, tensor), (also, other) in zip(batch._tensors(), expected._tensors(), strict=True):
+            assert name == also and (tensor.shape, tensor.dtype) == (other.shape, other.dtype)
+            assert tensor.device.type == "meta"
 
 
 def test_resumed_batches_equal_those_of_an_uninterrupted_run(noisy):
@@ -420,7 +469,7 @@ def test_loading_leaves_the_global_random_state(noisy, num_workers):
     batches = list(loader)
     assert torch.equal(state, torch.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
     assert len(batches) == len(loader) == 3
-    _assert_equal(batches[0], collate(dataset.__getitems__([2, 3])))
+    _assert_equal(batches[0], dataset.batch([2, 3]))
 
 
 def test_the_share_of_waiting_is_measured_without_pauses(monkeypatch):

@@ -142,6 +142,15 @@ def test_a_checkpoint_of_another_name_is_no_checkpoint_of_that_step(tmp_path):
         verify_checkpoint(tmp_path / "step-00000007")
 
 
+@pytest.mark.parametrize("name", ["run.json", CHECKSUMS])
+@pytest.mark.parametrize("content", ["[" * 100_000, "[1]", "3", "null", '{"a": 1'])
+def test_json_of_any_form_is_a_named_error(tmp_path, name, content):
+    path = Run().save(tmp_path, 1)
+    (path / name).write_text(content)
+    with pytest.raises(CheckpointError, match="step-00000001"):
+        verify_checkpoint(path)
+
+
 def test_crash_before_the_rename_keeps_the_old_one(tmp_path, monkeypatch):
     run = Run()
     earlier = run.save(tmp_path, 1)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from co2s_hf.data.images import write_image, write_mask
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from training.batches import EvaluationDataset
 from training.eval_semi import _displayed, evaluate, main, predict
+from training.report import class_table
 
 CLASSES = ("road", "water", "tree")
 
@@ -71,6 +73,20 @@ def test_scores_by_hand(dataset, accelerator):
     assert results["clip"]["pseudo_label_coverage"] == 1 and results["dinov3"]["pseudo_label_coverage"] == 0
     assert results["clip"]["pseudo_label_precision"] == pytest.approx(23 / 24)
     assert model.training
+
+
+def test_logits_of_no_number_have_no_score(dataset, accelerator, capsys):
+    class Overflown(ByBrightness):
+        def forward(self, pixel_values):
+            output = super().forward(pixel_values)
+            output["dinov3_logits"][:, 1, 2, 2] = math.nan
+            return output
+
+    results = evaluate(Overflown(), dataset, accelerator, threshold=0.9)
+    assert "warning: DINOv3 gives 2 images no finite logits, and so has no scores" in capsys.readouterr().out
+    assert all(np.isnan(value).all() for value in results["dinov3"].values())
+    assert results["clip"] == results["fused"] == evaluate(ByBrightness(), dataset, accelerator, threshold=0.9)["clip"]
+    assert class_table(results, ("dark", "bright")).count("–") == 4
 
 
 def test_pixels_without_data_are_not_measured(tmp_path, accelerator):

@@ -4,23 +4,27 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from torch.optim import AdamW
 from torch.utils.data import DataLoader, Dataset
 
 from co2s_hf.data.images import ImageError
 from co2s_hf.data.synthetic import CLASSES
 from co2s_hf.publish.folder import CHECKSUMS, FolderError, check_folder
 from tests.faults import children
+from tests.faults.spoil import explode
 from tests.training.tiny_runs import STAND_INS, draw_blanks, start, tiny_arguments
 from training import train_semi
 from training.checkpoints import latest_checkpoint, verify_checkpoint
@@ -388,3 +392,62 @@ def test_while_steps_fail_no_checkpoint_takes_the_place_of_the_good_one(students
     assert "in 3 steps in a row, up to step 5" in ended.value.code and "step-00000002. Lower --lr" in ended.value.code
     weights = load_file(tmp_path / "run/checkpoints/step-00000002/model.safetensors")
     assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_weights_of_no_number_end_the_run_and_start_none(bad):
+    accelerator, model, kept = Accelerator(cpu=True), torch.nn.Linear(2, 1), {}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    guard = StepGuard(accelerator, model, optimizer, limit=2, kept=lambda: kept)
+    step_of(guard, accelerator, model, optimizer, 1.0)
+    guard.require_finite(1, None), guard.require_finite_start(None)
+    places = {
+        "model.bias": model.bias.data,
+        "optimizer.0.exp_avg_sq": optimizer.state[model.weight]["exp_avg_sq"].view(-1),
+        "method.teacher.weight": torch.ones(1),
+    }
+    kept["teacher"] = {"weight": places["method.teacher.weight"], "count": torch.ones(1, dtype=torch.int64)}
+    for name, tensor in places.items():
+        before, tensor[0] = tensor[0].item(), bad
+        with pytest.raises(
+            SystemExit, match=f"^{name} is not finite after step 7, .* good checkpoint is step-5. Lower"
+        ):
+            guard.require_finite(7, Path("step-5"))
+        with pytest.raises(RunError, match=f"^step-5 cannot be resumed: {name} is not finite in it. Remove it, and"):
+            guard.require_finite_start(Path("step-5"))
+        with pytest.raises(RunError, match=f"^{name} is not finite ahead of the first step"):
+            guard.require_finite_start(None)
+        tensor[0] = before
+    guard.require_finite(7, None)
+
+
+def test_weights_of_no_number_take_the_place_of_no_checkpoint_and_get_no_score(students, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(AdamW, "step", AdamW.step)  # takes the fault away again
+    explode(1, "weight", math.inf, seed=0)
+    with pytest.raises(SystemExit) as ended:
+        main(tiny_arguments(tmp_path, save_every=1, **students))
+    assert re.search("is not finite after step 2, .*checkpoint is .*step-00000001. Lower --lr", ended.value.code)
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000001"]
+    assert "mIoU" not in capsys.readouterr().out and not (tmp_path / "run/best").exists()
+
+
+def test_with_a_scaler_what_it_leaves_out_is_counted_and_nothing_else():
+    accelerator, weight = Accelerator(cpu=True), torch.nn.Parameter(torch.ones(2))
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # as accelerate makes one for fp16 on a GPU
+    optimizer = accelerator.prepare(torch.optim.AdamW([weight], lr=0.1, fused=True))
+    guard, made = StepGuard(accelerator, torch.nn.ParameterList([weight]), optimizer.optimizer, limit=9, say=len), []
+    for _ in range(6):
+        before = weight.detach().clone()
+        accelerator.backward(guard.marked(8 * weight.sum()))  # 2**130 overflows; 2**127 has a square that does
+        guard.judge()
+        optimizer.step()
+        optimizer.zero_grad()
+        made.append(not torch.equal(weight, before))
+    assert made == [False] * 3 + [True] * 3 and guard.read(6, None) == 3
+    assert optimizer.state[weight]["step"].item() == 3 and accelerator.scaler.get_scale() == 2.0**124
+
+
+def test_a_cpu_says_that_it_has_no_fp16():
+    for precision, device, said in (("fp16", "cpu", 1), ("bf16", "cpu", 0), ("fp16", "cuda", 0)):
+        accelerator = SimpleNamespace(mixed_precision=precision, device=torch.device(device))
+        assert len(train_semi.precision_warnings(accelerator)) == said

@@ -560,7 +560,10 @@ def gradients(method, batches, accumulation):
 # ---- resume ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["files", "stream", "moving average"])
+SLOW_TILES = pytest.param("tile cache", marks=pytest.mark.slow)  # test_reader.py compares the batches
+
+
+@pytest.mark.parametrize("case", ["files", "stream", "moving average", SLOW_TILES])
 def test_an_interrupted_run_resumes_bitwise(case, students, tmp_path, monkeypatch):
     changes = dict(max_steps=8, eval_every=4, save_every=3, class_share=0.5, **students)
     method = "fixmatch" if case == "moving average" else "co2s"
@@ -570,6 +573,8 @@ def test_an_interrupted_run_resumes_bitwise(case, students, tmp_path, monkeypatc
         changes["unlabelled_stream"] = [write_shards(tmp_path / "shards", pictures)]
     (tmp_path / "whole").mkdir(), (tmp_path / "parts").mkdir()
     whole = main(tiny_arguments(tmp_path / "whole", **changes))
+    if case == "tile cache":  # which the other run does without
+        changes["tile_cache"] = str(tmp_path / "tiles")
 
     after_step = METHODS[method].after_step
 
@@ -587,6 +592,7 @@ def test_an_interrupted_run_resumes_bitwise(case, students, tmp_path, monkeypatc
 
     assert_same_run(tmp_path / "whole" / "run", tmp_path / "parts" / "run")
     assert resumed["losses"] == whole["losses"]
+    assert any((tmp_path / "tiles").glob("*.safetensors")) == (case == "tile cache")
 
 
 def assert_same_run(one, two):

@@ -1,14 +1,29 @@
+import colorsys
 import math
 
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as F
 
-from training.views import ViewNeeds, cutmix_box, gaussian_blur, random_crop, strong_view
+from training.views import (
+    StrongDraw,
+    ViewNeeds,
+    cutmix_box,
+    draw_strong,
+    gaussian_blur,
+    random_crop,
+    strong_view,
+    turn_hue,
+)
 
 
 def _rng(seed=0):
     return np.random.default_rng(seed)
+
+
+def _strong(image, seed, **options):
+    return strong_view(image, draw_strong(_rng(seed), **options))
 
 
 def _image(height, width, bands=3, seed=0):
@@ -101,28 +116,71 @@ def test_crop_depends_on_the_generator_alone():
 def test_strong_view_keeps_shape_and_range(bands):
     image = _image(16, 16, bands) / 255
     before = image.clone()
-    views = [strong_view(image, _rng(seed)) for seed in range(20)]
+    views = [_strong(image, seed) for seed in range(20)]
     assert all(view.shape == image.shape and view.min() >= 0 and view.max() <= 1 for view in views)
     assert torch.equal(image, before)
-    assert torch.equal(views[3], strong_view(image, _rng(3)))
+    assert torch.equal(views[3], _strong(image, 3))
     unchanged = np.mean([torch.equal(view, image) for view in views])
     assert unchanged < 0.5
 
 
 def test_shares_of_strong_views():
     image = _image(8, 8) / 255
-    views = [strong_view(image, _rng(seed)) for seed in range(400)]
+    views = [_strong(image, seed) for seed in range(400)]
     grey = np.mean([torch.allclose(view[0], view[1], atol=1e-5) for view in views])
     unchanged = np.mean([torch.equal(view, image) for view in views])
     assert grey == pytest.approx(0.2, abs=0.06)
     assert unchanged == pytest.approx(0.2 * 0.8 * 0.5, abs=0.04)  # no jitter, no grey, no blur
 
 
+def test_a_view_is_drawn_as_ever():
+    """Recorded at 2dbb9bc: other draws, or one more, would train on other views than the runs in LOG.md."""
+    rng = _rng(6)
+    assert draw_strong(rng) == StrongDraw(
+        jitter=(0, 2, 3, 1),
+        brightness=0.8744967655878824,
+        contrast=1.4874449901864666,
+        saturation=1.132756272607146,
+        hue=0.08716196525224679,
+        grey=False,
+        sigma_px=0.33364751228566103,
+    )
+    assert rng.random() == 0.051729231983775215
+    rng = _rng(4)
+    plain = draw_strong(rng, hue_range=0.0)
+    assert (plain.jitter, plain.hue, plain.sigma_px, rng.random()) == ((), 0, None, 0.9022150797159884)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_view_is_within_its_rounding_wherever_it_is_computed(seed):
+    """Float64 stands for another device: the same draws, and no step that needs the first one."""
+    image = _image(24, 24) / 255
+    np.testing.assert_allclose(_strong(image, seed), _strong(image.double(), seed), rtol=0, atol=1e-6)
+    assert torch.equal(_strong(image, seed), _strong(image[None].expand(2, -1, -1, -1)[1], seed))
+
+
+@pytest.mark.parametrize("turns", [-0.5, -0.25, -0.1, 0.0, 0.07, 0.25, 0.5])
+def test_turned_hue_is_that_of_hsv(turns):
+    image = torch.cat([_image(6, 8) / 255, torch.full((3, 1, 8), 0.4), (_image(2, 8) / 255).round()], dim=1)
+    expected = image.clone()
+    for row, column in np.ndindex(*image.shape[1:]):
+        hue, saturation, value = colorsys.rgb_to_hsv(*image[:, row, column].tolist())
+        expected[:, row, column] = torch.tensor(colorsys.hsv_to_rgb((hue + turns) % 1, saturation, value))
+    torch.testing.assert_close(turn_hue(image, turns), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(turn_hue(image, turns), F.adjust_hue(image, turns), rtol=0, atol=2e-6)
+
+
+def test_saturation_is_torchvisions():
+    image = _image(16, 16) / 255
+    drawn = StrongDraw((2,), 1.0, 1.0, 1.4, 0.0, False, None)
+    torch.testing.assert_close(strong_view(image, drawn), F.adjust_saturation(image, 1.4), rtol=0, atol=1e-6)
+
+
 def test_hue_turns_as_far_as_told():
     red = torch.tensor([0.8, 0.2, 0.2])[:, None, None].expand(3, 8, 8)
 
     def turned(hue_range):
-        views = [strong_view(red, _rng(seed), hue_range=hue_range)[:, 0, 0] for seed in range(60)]
+        views = [_strong(red, seed, hue_range=hue_range)[:, 0, 0] for seed in range(60)]
         return sum(bool(view.argmax()) for view in views)  # another band than red is the brightest
 
     assert turned(0.0) == turned(0.1) == 0  # a sixth of the circle away red still leads
@@ -132,7 +190,7 @@ def test_hue_turns_as_far_as_told():
 def test_bands_other_than_rgb_keep_their_proportions():
     image = torch.stack([torch.full((8, 8), v) for v in (0.1, 0.2, 0.3, 0.4)])
     for seed in range(30):
-        view = strong_view(image, _rng(seed))
+        view = _strong(image, seed)
         steps = view[1:] - view[:-1]
         torch.testing.assert_close(steps, steps[:1].expand_as(steps))  # hue and saturation would break this
 

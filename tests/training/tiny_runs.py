@@ -139,6 +139,11 @@ def finish(process, timeout_s=300):
 
 def load_batch(folder, *, batch_size, rank, world_size):
     """The first batch of one process from a folder of images and masks of three classes, as Co2S wants it."""
+    return next(load_batches(folder, batch_size=batch_size, rank=rank, world_size=world_size, steps=1))
+
+
+def load_batches(folder, *, batch_size, rank, world_size, steps):
+    """The batches of some steps, in float64."""
     split = find_split(folder, classes=("road", "water", "tree"), labelled=["i[0-3].png"], validation=["i0.png"])
     dataset = SemiDataset(
         LabelledPool(split.labelled, seed=0),
@@ -151,6 +156,6 @@ def load_batch(folder, *, batch_size, rank, world_size):
         scale_range=(0.5, 1.5),
     )
     share = dict(batch_size=batch_size, rank=rank, world_size=world_size)
-    batch = next(iter(train_loader(dataset, start_step=0, total_steps=1, **share)))
-    tensors = ((name, tensor.double() if tensor.is_floating_point() else tensor) for name, tensor in batch._tensors())
-    return Batch(**dict(tensors))
+    for batch in train_loader(dataset, start_step=0, total_steps=steps, **share):
+        pairs = batch._tensors()
+        yield Batch(**{name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in pairs})

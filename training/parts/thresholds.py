@@ -37,10 +37,12 @@ class ClassThresholds:
         """Count the valid pixels of a step; the same on every process if `average_count` averages over them."""
         if self.share == 0:
             return
-        bins = (pseudo.confidence * BINS).long().clamp(max=BINS - 1)
+        # Half precision can overflow: its pixels of no number are not counted, and must not become a place either.
+        known = pseudo.valid & pseudo.confidence.isfinite()
+        bins = (pseudo.confidence.nan_to_num() * BINS).long().clamp(max=BINS - 1)
         # Added up by index: to count, or to pick what is valid, a GPU would have to be waited for.
         seen = pseudo.confidence.new_zeros(num_classes * BINS)
-        seen.index_add_(0, (pseudo.label * BINS + bins).flatten(), pseudo.valid.flatten().to(seen))
+        seen.index_add_(0, (pseudo.label * BINS + bins).flatten(), known.flatten().to(seen))
         counts = average_count(seen.view(num_classes, BINS))
         self.counts = counts if self.counts is None else torch.lerp(counts, self.counts.to(counts), MOMENTUM)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from co2s_hf.data.images import EncodedImage, ImageFile
@@ -84,7 +84,9 @@ class RegionCache:
         }
         path = self._file(image)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(tensors, unfinished, {"sha256": _digest(path.stem, tensors)})
+        # Not safetensors' torch writer: that leaves a type behind for every new size, 5 kB for almost every image.
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        save_file(arrays, unfinished, {"sha256": _digest(path.stem, tensors)})
         os.replace(unfinished, path)
 
     def read(self, image: ImageFile) -> tuple[Tensor, Tensor]:

@@ -88,3 +88,12 @@ def test_two_processes_count_what_one_would(rare_class_is_unsure):
 def test_refuses_what_no_threshold_can_be(ceiling, share):
     with pytest.raises(ValueError, match="expected a share in"):
         ClassThresholds(ceiling, share)
+
+
+def test_confidences_of_no_number_are_not_counted(rare_class_is_unsure):
+    known, lost = ClassThresholds(CEILING, 0.5), ClassThresholds(CEILING, 0.5)
+    confidence, valid = rare_class_is_unsure.confidence.clone(), rare_class_is_unsure.valid.clone()
+    confidence[0, :, 7], valid[0, :, 7] = torch.nan, False
+    known.update(PseudoLabels(rare_class_is_unsure.label, rare_class_is_unsure.confidence, valid), num_classes=2)
+    lost.update(PseudoLabels(rare_class_is_unsure.label, confidence, rare_class_is_unsure.valid), num_classes=2)
+    assert torch.equal(known.counts, lost.counts)

@@ -1,3 +1,4 @@
+import ctypes
 import json
 import math
 import os
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from co2s_hf.data.images import EncodedImage
 from training.purification.cache import CacheError, RegionCache, visible_regions
@@ -43,6 +46,19 @@ def test_what_is_read_equals_what_was_written(cache, image, regions):
     again, table = RegionCache(cache.folder, PARAMETERS).read(image)
     assert again.dtype == torch.int64 and torch.equal(again, ids)
     assert torch.equal(table.nan_to_num(9.0), scores.nan_to_num(9.0)) and torch.equal(table.isnan(), scores.isnan())
+
+
+def test_a_file_is_what_the_torch_writer_would_make_and_leaves_nothing_in_memory(cache, image, tmp_path):
+    cache.write(image, *scored())
+    kept = len(ctypes._pointer_type_cache)  # safetensors' torch writer adds a type for every new number of bytes
+    for regions in range(60, 80):
+        cache.write(image, *scored(regions))
+    assert len(ctypes._pointer_type_cache) == kept
+    (written,) = cache.folder.glob("**/*.safetensors")
+    with safe_open(written, "pt") as file:
+        tensors, noted = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors, tmp_path / "same.safetensors", noted)
+    assert (tmp_path / "same.safetensors").read_bytes() == written.read_bytes()
 
 
 def test_lookup_is_calibrated_as_online(cache, image):
