@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np  # noqa: E402
 
-from tests.faults import damage, disks, jobs  # noqa: E402
+from tests.faults import damage, disks, jobs, long, numerics  # noqa: E402
 from tests.faults.children import Moment, fresh, kill, start, start_ranks, wait  # noqa: E402
 
 FULL = {
@@ -47,12 +47,14 @@ FULL = {
     "flipped bits": 2000,
     "truncated files": 2000,
     "swapped files": 2000,
+    **dict.fromkeys(numerics.ROWS, 12),
     "fuzz": 10_000,
     "hostile": 1,
     "crowd": 1000,
+    "long work": 5000,
 }
 """Tries of each kind of fault, at most: there are two full disks for each change of a file, and some; each hostile file
-is tried once."""
+is tried once; of the long work these are the steps of a training."""
 
 INPUTS = ("fuzz", "hostile", "crowd")
 INPUTS_S = 4 * 3600.0
@@ -65,6 +67,7 @@ QUICK = {
     "fuzz": 300,
     "crowd": 40,
 }
+del QUICK["long work"]  # what it holds shows after minutes
 
 Outcome = str
 """Empty where nothing was lost, else what."""
@@ -174,6 +177,8 @@ OTHERS: dict[str, Callable[[Path, int], Iterator[Outcome]]] = {
     "flipped bits": partial(damage.damaged, "flip"),
     "truncated files": partial(damage.damaged, "truncate"),
     "swapped files": partial(damage.damaged, "swap"),
+    **numerics.ROWS,
+    "long work": long.held,
 }
 
 
