@@ -104,7 +104,7 @@ def measure_step(arguments, batch_size: int, accumulation: int) -> None:
     select_trainable(model, "attention")
     method = Co2S(model)
     method.model, optimizer = accelerator.prepare(model, build_optimizer(parameter_groups(model, lr=1e-4)))
-    batch = draw_batch(batch_size, arguments.side, arguments.num_classes).to(accelerator.device)
+    batch = draw_batch(batch_size, arguments.side, arguments.num_classes, accelerator.device)
     times = []
     for _ in range(arguments.repeats + 1):
         start = time.perf_counter()

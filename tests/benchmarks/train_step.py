@@ -85,7 +85,7 @@ def build_step(arguments, dtype: str) -> Callable[[], None]:
     select_trainable(model, "attention")
     optimizer = build_optimizer(parameter_groups(model, lr=1e-4))
     method, progress = Co2S(model), Progress(step=500, total_steps=1000)
-    batch = draw_batch(arguments.batch_size, arguments.side, arguments.num_classes).to(device)
+    batch = draw_batch(arguments.batch_size, arguments.side, arguments.num_classes, device)
 
     def step() -> None:
         with torch.autocast(device.partition(":")[0], DTYPES[dtype], enabled=dtype != "fp32"):
@@ -97,7 +97,7 @@ def build_step(arguments, dtype: str) -> Callable[[], None]:
     return step
 
 
-def draw_batch(batch_size: int, side: int, num_classes: int) -> Batch:
+def draw_batch(batch_size: int, side: int, num_classes: int, device: torch.device | str) -> Batch:
     """Noise with labels; the partners are in the batch where it has two images, and shown for themselves where not."""
     images = {name: torch.randn(batch_size, 3, side, side) for name in ("x", "u_w", "u_s1", "u_s2")}
     everywhere = torch.ones(batch_size, side, side, dtype=torch.bool)
@@ -109,7 +109,8 @@ def draw_batch(batch_size: int, side: int, num_classes: int) -> Batch:
     else:
         partners |= {"p_w": torch.randn(batch_size, 3, side, side), "p_valid": everywhere}
     y = torch.randint(0, num_classes, (batch_size, side, side))
-    return Batch(y=y, u_valid=everywhere, box1=box, box2=box, **images, **partners)
+    tensors = {"y": y, "u_valid": everywhere, "box1": box, "box2": box, **images, **partners}
+    return Batch(**{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 def peak_of(arguments, dtype: str) -> float:

@@ -261,7 +261,7 @@ def main() -> int:
             if name == "crowd" and find_spec("gradio") is None and not arguments.only:
                 print("crowd: not tried, it needs: pip install -e '.[space]'", flush=True)
                 continue
-            count(name, arguments.tries or counts[name], lines)
+            count(name, arguments.tries or counts.get(name, FULL[name]), lines)
     except KeyboardInterrupt:
         print("interrupted: the rest was not tried")
     lines.append(Line("all", sum(line.tries for line in lines), sum(line.survived for line in lines)))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from training import train_semi
-from training.batches import Batch
+from training.batches import Batch, Crops, Normalise
 from training.guards import StepGuard
 from training.methods.co2s import Co2S
 
@@ -63,7 +63,9 @@ def spoil(fault: Spoiled) -> None:
         _before(StepGuard, "judge", lambda guard: clock.now() and _spoil_gradient(guard.parameters, value, random))
     elif fault.place == "images":
         name = ("x", "u_w", "u_s1", "u_s2")[fault.seed // 2 % 4]
-        _after(Batch, "to", lambda batch: replace(batch, **{name: _spoil_image(getattr(batch, name), value)}), clock)
+        _after(
+            Crops, "finish", lambda batch: replace(batch, **{name: _spoil_image(getattr(batch, name), value)}), clock
+        )
     elif fault.place == "logits":
         view = ("x", "u_w", "u_s1")[fault.seed // 2 % 3]
         _after(Co2S, "forward", lambda found: _spoil_logits(*found, student, view, value, random), clock)
@@ -121,13 +123,13 @@ class _Clock:
 
     def __init__(self, fault: Spoiled) -> None:
         self.fault, self.batches, self.per_step = fault, 0, 1
-        original, clock = Batch.to, self
+        original, clock = Crops.finish, self
 
-        def counting(self: Batch, device: Any) -> Batch:
+        def counting(self: Crops, normalise: Normalise) -> Batch:
             clock.batches += 1
-            return original(self, device)
+            return original(self, normalise)
 
-        Batch.to = counting
+        Crops.finish = counting
 
     def step(self) -> int:
         return (self.batches - 1) // self.per_step

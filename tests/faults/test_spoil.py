@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch.optim import AdamW
 
 from tests.faults import ranks, spoil
-from training.batches import Batch
+from training.batches import Batch, Crops, Normalise
 from training.guards import StepGuard
 from training.methods.co2s import Co2S
 
@@ -16,7 +16,13 @@ from training.methods.co2s import Co2S
 @pytest.fixture(autouse=True)
 def mended(monkeypatch):
     """Takes the faults away again."""
-    changed = ((AdamW, "step"), (Batch, "to"), (Accelerator, "__init__"), (StepGuard, "judge"), (Co2S, "after_step"))
+    changed = (
+        (AdamW, "step"),
+        (Crops, "finish"),
+        (Accelerator, "__init__"),
+        (StepGuard, "judge"),
+        (Co2S, "after_step"),
+    )
     for owner, name in changed:
         monkeypatch.setattr(owner, name, getattr(owner, name))
 
@@ -50,10 +56,10 @@ def test_a_step_leaves_one_value_behind(target):
 
 def test_a_value_gets_into_its_batch_alone():
     spoil.spoil(spoil.Spoiled("images", "nan", step=1, last=2, seed=2))
-    batches = [Batch(x=torch.ones(2, 3, 4, 4), y=torch.zeros(2, 4, 4), u_w=torch.ones(2, 3, 4, 4)) for _ in range(4)]
-    found = [batch.to("cpu") for batch in batches]
+    tensors = {name: torch.ones(2, 3, 4, 4) for name in ("x", "u_crop")} | {"y": torch.zeros(2, 4, 4)}
+    found = [Crops(tensors, {"u": [(), ()]}).finish(Normalise([0.5] * 3, [0.25] * 3)) for _ in range(4)]
     assert [one.u_w.isnan().sum().item() for one in found] == [0, 48, 48, 0]
-    assert all(one.x.isfinite().all() for one in found) and all(one.u_w.isfinite().all() for one in batches)
+    assert all(one.x.isfinite().all() for one in found) and tensors["u_crop"].isfinite().all()
 
 
 def test_a_run_with_a_scale_has_a_scaler():
