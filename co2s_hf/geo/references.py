@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.images import rasterio_errors
 from .scenes import Grid, SceneError, named_classes, opened, refusals
 from .vectors import WGS84, Features, layers_of, lines_of, on_grid, points_at, points_of, read_features
 from .windows import NODATA
@@ -186,15 +187,22 @@ def reference_raster(
 
         # Outside of the reference a pixel without a nodata value is 0, which is a class: only alpha tells.
         has_none = dataset.nodata is None and not any(kind.name == "alpha" for kind in dataset.colorinterp)
-        with refusals(path), WarpedVRT(
-            dataset,
-            crs=grid.crs,
-            transform=Affine(*grid.transform),
-            height=grid.height,
-            width=grid.width,
-            resampling=Resampling.nearest,
-            add_alpha=has_none,
-        ) as warped:  # fmt: skip
+        try:
+            warped = WarpedVRT(
+                dataset,
+                crs=grid.crs,
+                transform=Affine(*grid.transform),
+                height=grid.height,
+                width=grid.width,
+                resampling=Resampling.nearest,
+                add_alpha=has_none,
+            )
+        except rasterio_errors() as error:  # a plan of a building site, for example, says not where the site is
+            raise SceneError(
+                f"{path} cannot be put on {name} ({error}); expected CRSs of which one can be turned into the other. "
+                "Give it the right one, for example with `rio edit-info --crs`."
+            ) from error
+        with refusals(path), warped:
             yield ReferenceRaster(warped, path, band or 1, names, lookup)
 
 

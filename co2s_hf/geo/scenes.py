@@ -17,6 +17,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.images import rasterio_errors
 from .windows import LAYER_STEPS, NODATA
 
 GDAL_CACHE_BYTES = 32 << 20
@@ -123,11 +124,9 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def refusals(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what GDAL says of a file into one `SceneError`."""
-    from rasterio.errors import CRSError, RasterioError
-
     try:
         yield
-    except (RasterioError, CRSError) as error:
+    except rasterio_errors() as error:
         cause = error.__cause__ or error
         raise SceneError(
             f"{path} cannot be read ({cause}); expected a whole raster that GDAL opens. Fetch or export it again."
@@ -299,7 +298,6 @@ def write_cog(
         SceneError: it could not be written whole.
     """
     rasterio = _rasterio()
-    from rasterio.errors import RasterioError
     from rasterio.shutil import copy
 
     total = 1 + max(layers)
@@ -321,7 +319,7 @@ def write_cog(
             copy(str(mosaic), str(path), driver="COG", **options)
             with rasterio.open(mosaic) as source, rasterio.open(path) as written:
                 whole = all(source.checksum(i) == written.checksum(i) for i in source.indexes)
-    except RasterioError as error:
+    except rasterio_errors() as error:
         raise SceneError(f"{path} could not be written ({error.__cause__ or error}): make room on the disk.") from error
     if not whole:
         raise SceneError(f"{path} does not read back as it was written: make room on the disk, and resume.")

@@ -109,6 +109,9 @@ def test_rasters_that_cannot_be_used(write_scene):
         read(raster(write_scene, np.full((20, 30), 0.5, np.float32)))
     with pytest.raises(SceneError, match="has 7; expected water"):
         read(raster(write_scene, np.full((20, 30), 7, np.uint8)))
+    site = write_scene("site.tif", np.zeros((1, 20, 30), np.uint8), crs='LOCAL_CS["site",UNIT["metre",1]]')
+    with pytest.raises(SceneError, match=r"site\.tif cannot be put on .* expected CRSs of which one can be turned into"):
+        read(site)
 
 
 def test_points_and_the_pixels_that_hold_them():

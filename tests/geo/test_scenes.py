@@ -131,3 +131,20 @@ def test_a_grid_that_cannot_be_is_refused_before_anything_is_allocated(tmp_path,
 def test_a_scale_that_is_none(write_scene, scale):
     with opened(write_scene()) as dataset, pytest.raises(SceneError, match="--scale is .*; expected a factor above 0"):
         SceneReader(dataset, [1, 2, 3], scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("crs", "old", "new"),
+    [
+        ("EPSG:32633", b"\x11\x01\x04", b"\x11\x01\xaa"),  # places of the strips, of no known type
+        ("+proj=geos +h=35785831 +lon_0=0", b'"Meter"', b'"\xaaeter"'),  # a CRS that is no UTF-8
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # rasterio's own, of its log
+def test_what_gdal_raises_itself_is_a_refusal_as_well(write_scene, crs, old, new):
+    path = write_scene(size=(20, 30), crs=crs)
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+    with pytest.raises(SceneError, match=r"scene\.tif cannot be read .*expected a whole raster"):
+        read(path, [1, 2, 3])
