@@ -78,12 +78,17 @@ def _refusals(path: str | Path) -> Iterator[None]:
 
 
 def layers_of(path: str | Path) -> list[str]:
-    """Names of the layers of features in a file; none if it is no file of features."""
+    """Names of the layers of features in a file; none if it is no file of features.
+
+    Raises:
+        SceneError: they are no UTF-8.
+    """
     pyogrio = _library()
-    try:
-        return [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    except pyogrio.errors.DataSourceError:
-        return []
+    with _refusals(path):
+        try:
+            return [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+        except pyogrio.errors.DataSourceError:
+            return []
 
 
 def read_features(
@@ -127,7 +132,8 @@ def read_features(
 
 
 def _field(path: str | Path, layer: str, wanted: str | None) -> str:
-    fields = [str(name) for name in _library().read_info(path, layer=layer)["fields"]]
+    with _refusals(path):
+        fields = [str(name) for name in _library().read_info(path, layer=layer)["fields"]]
     for name in CLASS_FIELDS if wanted is None else (wanted,):
         if name in fields:
             return name
@@ -193,7 +199,10 @@ def points_of(geometries: NDArray[Any]) -> NDArray[np.float64]:
     """Coordinates (n, 2) of points; NaN for an empty one."""
     import shapely
 
-    return np.stack([shapely.get_x(geometries), shapely.get_y(geometries)], axis=1)
+    places = np.full((len(geometries), 2), np.nan)
+    holds = ~shapely.is_empty(geometries)  # GEOS refuses to say where an empty one is
+    places[holds] = shapely.get_coordinates(geometries[holds])
+    return places
 
 
 def points_at(x: Sequence[float], y: Sequence[float]) -> NDArray[Any]:

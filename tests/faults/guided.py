@@ -42,7 +42,7 @@ def explore(name: str, seconds: int, seed: int, folder: Path) -> None:
     for number, one in enumerate(target.seeds):
         (corpus / f"seed{number}").write_bytes(one)
     words = "".join('"' + "".join(map("\\x{:02x}".format, word.encode())) + '"\n' for word in target.words)
-    (folder / "words").write_text(words)
+    (folder / "words").write_text(words or "# none\n")
     take, written = target.prepare(place), [0.0]
 
     def one_input(data: bytes) -> None:

@@ -115,12 +115,12 @@ def test_rasters_that_cannot_be_used(write_scene):
 
 
 def test_points_and_the_pixels_that_hold_them():
-    x, y = np.array([0.0, 29.9, 30, 4, 5]), np.array([0.0, 19.9, 3, -1, 5])
-    values = np.array(["water", "tree", "tree", "tree", "cloud"], dtype=object)
+    x, y = np.array([0.0, 29.9, 30, 4, 5, np.inf]), np.array([0.0, 19.9, 3, -1, 5, 0])
+    values = np.array(["water", "tree", "tree", "tree", "cloud", "water"], dtype=object)
     features = Features("p", points_at(500_000 + 2 * x, 5_000_000 - 2 * y), values, "EPSG:32633")
     found = place_points(features, GRID, "map", lookup(cloud="ignore"))
     assert found.rows.tolist() == [0, 19] and found.columns.tolist() == [0, 29] and found.class_ids.tolist() == [0, 2]
-    assert found.outside == 3
+    assert found.outside == 4
     away = Features("p", features.geometries[2:4], values[2:4], "EPSG:32633")
     with pytest.raises(SceneError, match="p and map do not overlap"):
         place_points(away, GRID, "map", lookup())

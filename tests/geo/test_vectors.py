@@ -117,6 +117,13 @@ def test_what_ogr_and_proj_refuse_is_one_error_that_names_the_file(geojson, tmp_
         on_grid(features, UTM, "map")
 
 
+def test_names_that_are_no_utf8_are_one_error_that_names_the_file(geojson):
+    path = geojson((shapely.Point(0, 0), {"class": "a"}))
+    path.write_bytes(path.read_bytes().replace(b'"class"', b'"cl\x91ss"'))
+    with pytest.raises(SceneError, match="features.geojson cannot be read"):
+        read_features(path, classes=True)
+
+
 @pytest.mark.parametrize("content", [b"x,y\n1,\xff\n", b"x,y\n" + b"1" * 200_000])
 def test_lines_that_are_no_table(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
