@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .areas import ground_areas
+from .memory import give_back
 from .outputs import ENDINGS, SceneMap, finish, refuse_existing
 from .polygons import PolygonSettings
 from .predict import PredictSettings, ScenePrediction, fingerprint
@@ -76,9 +77,10 @@ def predict_scene(
         if shard is not None or not is_first:
             return None
         outlines = (polygons or PolygonSettings()) if with_polygons else None
-        return finish(
-            prediction, output, stem, ground, polygons=outlines, tags={"model": str(prediction.work.task["model"])}
-        )
+        tags = {"model": str(prediction.work.task["model"])}
+        done = finish(prediction, output, stem, ground, polygons=outlines, tags=tags)
+    give_back()
+    return done
 
 
 def is_finished(output: Path, stem: str, model: Any, processor: Any) -> bool:

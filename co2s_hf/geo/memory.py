@@ -1,5 +1,6 @@
-"""How many windows go through a model at once within a bound of memory."""
+"""Memory: how many windows go through a model at once within a bound, and giving back what is freed."""
 
+import ctypes
 import sys
 from typing import Any
 
@@ -43,6 +44,16 @@ def batch_within(limit: int, model: Any, bands: int, shape: tuple[int, int], cha
     return int(min(1 << (int(fitting).bit_length() - 1), MAX_BATCH))
 
 
+def give_back() -> None:
+    """Let the system have the memory that is free again, where the C library keeps it (glibc).
+
+    Scene after scene a few kilobytes that stay, of GDAL for example, would cut the holes between them, and the next
+    scene would need new memory.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def peak_bytes() -> int:
     """The most memory that this process has held so far (resident set size)."""
     try:
@@ -71,4 +82,4 @@ def _largest_activation(model: Any, bands: int, shape: tuple[int, int]) -> int:
     return max(sizes)
 
 
-__all__ = ["batch_within", "peak_bytes"]
+__all__ = ["batch_within", "give_back", "peak_bytes"]

@@ -1,10 +1,12 @@
 """The folder of an unfinished map: what is being predicted, and the bands that are done.
 
-It lies beside the output as `.STEM.predict`. A band is done when its file has its name: it is written under another
-one, flushed to the disk and renamed, so that a process that is killed leaves whole bands and nothing else that counts.
-Several processes, on several machines with one file system, may fill the same folder.
+It lies beside the output as `.STEM.predict`. A band is done when its file has its name and the sum that stands beside
+it: both are written under another name, flushed to the disk and renamed, the sum first, so that a process that is
+killed leaves whole bands and nothing else that counts. A band that no longer has its sum is predicted again. Several
+processes, on several machines with one file system, may fill the same folder.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -64,16 +66,17 @@ class WorkFolder:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=self.folder, encoding="utf-8") as file:
-            file.write(json.dumps(self.task, indent=1) + "\n")
+            file.write(json.dumps({**self.task, "sha256": _sum_of_task(self.task)}, indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
             try:
                 os.link(file.name, path)  # unlike a rename this never replaces another process's task
             except FileExistsError:
-                self._check(json.loads(path.read_text(encoding="utf-8")))
+                self._check(self.begun() or {})
 
     def _check(self, other: dict[str, Any]) -> None:
-        differing = [key for key in {**other, **self.task} if other.get(key) != self.task.get(key)]
+        # As text: NaN, which a nodata value may be, is not equal to itself.
+        differing = [key for key in {**other, **self.task} if repr(other.get(key)) != repr(self.task.get(key))]
         if differing:
             found = "; ".join(f"{key} {other.get(key)}, not {self.task.get(key)}" for key in differing[:4])
             raise SceneError(
@@ -82,9 +85,21 @@ class WorkFolder:
             )
 
     def begun(self) -> dict[str, Any] | None:
-        """The task of the run that is there, if any."""
+        """The task of the run that is there, if any.
+
+        Raises:
+            SceneError: it is damaged.
+        """
         path = self.folder / TASK
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            task = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError):
+            task = None
+        if not isinstance(task, dict) or task.pop("sha256", None) != _sum_of_task(task):
+            raise SceneError(f"{path} is damaged, so nobody knows what is unfinished there; start over with --force.")
+        return task
 
     def part(self, band: Band) -> Part:
         """The file of a band, there or not."""
@@ -95,26 +110,51 @@ class WorkFolder:
         return [band for band in bands if not self._is_whole(self.part(band))]
 
     def _is_whole(self, part: Part) -> bool:
-        return part.path.is_file() and part.path.stat().st_size == self.layers * part.rows * self.width
+        if not part.path.is_file() or part.path.stat().st_size != self.layers * part.rows * self.width:
+            return False
+        try:
+            return _sum_path(part).read_text(encoding="ascii") == _sum(part.path)
+        except (FileNotFoundError, UnicodeDecodeError):
+            return False
 
     @contextmanager
     def writing(self, band: Band) -> Iterator["BandWriter"]:
         """Write a band; it is done when this is left without an error."""
         part = self.part(band)
         # Another process may write the same band: the last one to finish wins, with equal bytes.
-        unfinished = part.path.with_name(f"{part.path.name}.{os.uname().nodename}.{os.getpid()}")
+        ending = f".{os.uname().nodename}.{os.getpid()}"
+        unfinished, noted = part.path.with_name(part.path.name + ending), part.path.with_suffix(f".sum{ending}")
         try:
             with open(unfinished, "wb") as file:
                 yield BandWriter(file, band, self.layers, self.width)
                 file.flush()
                 os.fsync(file.fileno())
+            with open(noted, "w", encoding="ascii") as file_of_sum:
+                file_of_sum.write(_sum(unfinished))
+                file_of_sum.flush()
+                os.fsync(file_of_sum.fileno())
+            os.replace(noted, _sum_path(part))
             os.replace(unfinished, part.path)
         finally:
             unfinished.unlink(missing_ok=True)
+            noted.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder)
+
+
+def _sum_path(part: Part) -> Path:
+    return part.path.with_suffix(".sha256")
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sum_of_task(task: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()
 
 
 class BandWriter:

@@ -17,6 +17,9 @@ from co2s_hf.data import synthetic
 from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
 from co2s_hf.data.folders import check_split
 from co2s_hf.data.label_map import LabelMap
+from co2s_hf.geo import outputs
+from co2s_hf.geo.windows import WindowGrid, cut_bands
+from co2s_hf.geo.work import WorkFolder
 from co2s_hf.publish.folder import verify_checksums
 from tests.faults import jobs
 from tests.faults.children import Moment, fresh, start, wait
@@ -197,7 +200,34 @@ def journal(base: Path) -> tuple[Path, Check]:
     return base / "parts", check
 
 
-SUBJECTS: tuple[Callable[[Path], tuple[Path, Check]], ...] = (checkpoints, model, scores, description, journal)
+def unfinished_map(base: Path) -> tuple[Path, Check]:
+    """A map whose bands are all there, and its files not: a damaged band is not used."""
+    work = jobs.Mapping(base, height_px=160, width_px=96)
+    (base / "whole").mkdir()
+    moment = Moment(call=0, function=(outputs, "write_cog"))
+    wait([start(partial(work.run, base / "whole"), base / "log", moment=moment)])
+    sound = _hashes(base / "whole" / "run")
+    (parts,) = (base / "whole" / "run").iterdir()
+    task = json.loads((parts / "task.json").read_text())
+    task.pop("sha256")
+    layers, (height, width) = len(task["layers"]), (160, 96)
+    bands = cut_bands(WindowGrid(height, width, 64, 16), 32)
+    if WorkFolder(base / "whole" / "run", "scene", task, layers=layers, width=width).missing(bands):
+        raise SystemExit(f"the map to be damaged lacks bands:\n{(base / 'log').read_text()}")
+
+    def check(folder: Path) -> Any:
+        map_parts = WorkFolder(folder, "scene", task, layers=layers, width=width)
+        map_parts.begin(resume=True)
+        used = [map_parts.part(band).path for band in bands if band not in map_parts.missing([band])]
+        found = _hashes(folder)
+        return all(found[name] == sound[name] for name in (path.relative_to(folder).as_posix() for path in used))
+
+    return base / "whole" / "run", check
+
+
+SUBJECTS: tuple[Callable[[Path], tuple[Path, Check]], ...] = (
+    checkpoints, model, scores, description, journal, unfinished_map,
+)  # fmt: skip
 
 
 def _train(base: Path) -> None:

@@ -41,8 +41,8 @@ EVERY = {"training": 25, "purification": 25, "mapping": 5}
 SHARE = {"training": 1.0, "purification": 0.4, "mapping": 0.06}
 """Images and scenes for each step: 2,000 and 300 for 5,000."""
 LEAST = {"training": 200, "purification": 200, "mapping": 300}
-WARM_UP = {"training": 0.1, "purification": 0.1, "mapping": 0.4}
-"""Part of the work that is not looked at; mapping grows in jumps of some MB, none of them in Python's own memory."""
+WARM_UP = 0.1
+"""Part of the work that is not looked at."""
 HOURS = 3600.0
 
 
@@ -177,9 +177,9 @@ WORK: dict[str, Callable[[Path, int, Callable[[Path], Watch]], None]] = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def problems(looks: Sequence[Look], warm_up: float = 0.1) -> list[str]:
+def problems(looks: Sequence[Look]) -> list[str]:
     """What has grown from the tenth behind the warm-up to the last one; nothing where all is well."""
-    tenth, first = len(looks) // 10, round(warm_up * len(looks))
+    tenth, first = len(looks) // 10, round(WARM_UP * len(looks))
     if tenth < 1:
         return [f"only {len(looks)} looks: too few to tell"]
     early, late = looks[first : first + tenth], looks[-tenth:]
@@ -202,9 +202,9 @@ def read(file: Path) -> list[Look]:
     return [Look(**{field.name: field.type(row[field.name]) for field in fields(Look)}) for row in rows]  # type: ignore[operator]
 
 
-def summary(looks: Sequence[Look], warm_up: float = 0.1) -> str:
+def summary(looks: Sequence[Look]) -> str:
     """The slope of the memory behind the warm-up, and the extremes of everything there."""
-    late = looks[round(warm_up * len(looks)) :]
+    late = looks[round(WARM_UP * len(looks)) :]
     steps = [one.step for one in late]
     slope = np.polyfit(steps, [one.memory_mb for one in late], 1)[0] * 1000
     names = [field.name for field in fields(Look)][1:]
@@ -249,8 +249,8 @@ def one_work(name: str, base: Path, steps: int, output: Path) -> str:
         return f"{name} ended with {status}: {' | '.join(lines[-3:])}"
     looks = read(output / f"{name}.csv")
     draw(looks, f"{name}, {count}", output / f"{name}.png")
-    print(f"{name}: {summary(looks, WARM_UP[name])}", flush=True)
-    return ", ".join(f"{name}: {problem}" for problem in problems(looks, WARM_UP[name]))
+    print(f"{name}: {summary(looks)}", flush=True)
+    return ", ".join(f"{name}: {problem}" for problem in problems(looks))
 
 
 def held(base: Path, tries: int) -> Iterator[str]:
