@@ -272,6 +272,7 @@ def _opened_with_rasterio(path: ImageFile) -> Iterator[Any]:
             f"{path} is a multi-band, multi-page or 16-bit colour image, which needs rasterio to be read without loss, "
             'and rasterio is not installed. Run `pip install "co2s_hf[geo]"`, or `pip install rasterio`.'
         ) from None
+    unreadable: tuple[type[Exception], ...] = (*rasterio_errors(), *_DECODE_ERRORS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies does not matter here
@@ -281,7 +282,7 @@ def _opened_with_rasterio(path: ImageFile) -> Iterator[Any]:
                 yield dataset
     except ImageError:
         raise
-    except (*rasterio_errors(), *_DECODE_ERRORS) as error:
+    except unreadable as error:
         raise _unreadable(path, error) from error
 
 
