@@ -8,7 +8,6 @@ One evaluation is one dictionary, everywhere in this file:
 where `numbers` is `{**ConfusionMatrix.summary(), **PseudoLabelQuality.summary()}`. Fractions become percent only here.
 """
 
-import json
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from co2s_hf.geo.results import write_json
+
 IGNORE = 255
 TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "dino": "DINO", "fused": "Fused"}
 COLORS = {"clip": "#0072b2", "dinov3": "#e69f00", "dino": "#009e73", "fused": "#222222"}
@@ -36,7 +37,7 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write JSON atomically: a reader sees the old file or the new one. Not finite numbers become null."""
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(unfinished, metrics)
     os.replace(unfinished, path)
 
 
@@ -176,14 +177,6 @@ def default_palette(num_classes: int) -> np.ndarray:
 def _predictions(results: Collection[str]) -> list[str]:
     """Names of predictions among some keys, in the order in which they are shown."""
     return [key for key in TITLES if key in results]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def percent(fraction: float | None) -> str:

@@ -266,13 +266,13 @@ def _too_large(path: ImageFile, size: str) -> ImageError:
 def _opened_with_rasterio(path: ImageFile) -> Iterator[Any]:
     try:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning
+        from rasterio._err import CPLE_BaseError  # what GDAL says where rasterio does not wrap it
+        from rasterio.errors import NotGeoreferencedWarning, RasterioError
     except ImportError:
         raise ImageError(
             f"{path} is a multi-band, multi-page or 16-bit colour image, which needs rasterio to be read without loss, "
             'and rasterio is not installed. Run `pip install "co2s_hf[geo]"`, or `pip install rasterio`.'
         ) from None
-    unreadable: tuple[type[Exception], ...] = (*rasterio_errors(), *_DECODE_ERRORS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies does not matter here
@@ -282,19 +282,8 @@ def _opened_with_rasterio(path: ImageFile) -> Iterator[Any]:
                 yield dataset
     except ImageError:
         raise
-    except unreadable as error:
+    except (RasterioError, CPLE_BaseError, *_DECODE_ERRORS) as error:
         raise _unreadable(path, error) from error
-
-
-def rasterio_errors() -> tuple[type[Exception], ...]:
-    """What rasterio raises for a file that GDAL cannot use.
-
-    Its own errors; in many places GDAL's, which are no RasterioError; and what text is that says UTF-8 and is not.
-    """
-    from rasterio._err import CPLE_BaseError  # it stands nowhere else
-    from rasterio.errors import CRSError, RasterioError
-
-    return RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError
 
 
 def _bytes_of(path: ImageFile) -> str | Path | BytesIO:

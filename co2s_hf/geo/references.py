@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.images import rasterio_errors
-from .scenes import Grid, SceneError, named_classes, opened, refusals
+from .scenes import Grid, SceneError, named_classes, opened, rasterio_errors, refusals
 from .vectors import WGS84, Features, layers_of, lines_of, on_grid, points_at, points_of, read_features
 from .windows import NODATA
 

@@ -17,7 +17,6 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.images import rasterio_errors
 from .windows import LAYER_STEPS, NODATA
 
 GDAL_CACHE_BYTES = 32 << 20
@@ -131,6 +130,17 @@ def refusals(path: str | os.PathLike[str]) -> Iterator[None]:
         raise SceneError(
             f"{path} cannot be read ({cause}); expected a whole raster that GDAL opens. Fetch or export it again."
         ) from error
+
+
+def rasterio_errors() -> tuple[type[Exception], ...]:
+    """What rasterio raises for a file that GDAL cannot use.
+
+    Its own errors; in many places GDAL's, which are no RasterioError; and what text is that says UTF-8 and is not.
+    """
+    from rasterio._err import CPLE_BaseError  # it stands nowhere else
+    from rasterio.errors import CRSError, RasterioError
+
+    return RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError
 
 
 def named_classes(dataset: Any) -> list[str] | None:
@@ -427,6 +437,7 @@ __all__ = [
     "named_classes",
     "opened",
     "quiet",
+    "rasterio_errors",
     "refusals",
     "thinned",
     "traced",
