@@ -1,24 +1,20 @@
 """From a folder of images and masks to a split that is fit for training, or to one clear error."""
 
-import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .globs import GlobError, Names, normal, plain
 from .images import IGNORE, IMAGE_SUFFIXES, ImageError, image_size, read_image, read_mask, read_raw_mask
 from .label_map import LabelMap, LabelMapError, Value, show_value, value_counts
 from .patterns import PatternError, first_groups
 from .wording import SHOWN, some
 
-_WILD = re.compile(r"(\*\*/|\*|\?)")
-_WILD_REGEX = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
 _DARK_16BIT = 2**14  # 16-bit images are divided by 65535: below a quarter of that, a model sees them nearly black
 
 
@@ -163,38 +159,14 @@ def list_folder(root: str | Path, *, images: str = "images", masks: str = "label
     return folder.images, [path for key, path in folder.masks.items() if key not in used]
 
 
-class _Names:
-    """A folder, or a glob below one: where files lie, and what an image and its mask have in common."""
-
-    def __init__(self, root: Path, text: str) -> None:
-        parts = PurePosixPath(text).parts
-        fixed = list(takewhile(lambda part: not _WILD.search(part), parts))
-        self.folder = _normal(root.joinpath(*fixed))
-        self.glob = "/".join(parts[len(fixed) :])  # empty: every image in the folder and below
-        self._regex = re.compile("".join(_WILD_REGEX.get(part, re.escape(part)) for part in _WILD.split(self.glob)))
-
-    def key(self, path: Path) -> str | None:
-        """Give what a file shares with its twin: its place without suffix, or what the wildcards stand for."""
-        if not path.is_relative_to(self.folder):
-            return None
-        place = path.relative_to(self.folder)
-        if not self.glob:
-            return place.with_suffix("").as_posix()
-        match = self._regex.fullmatch(place.as_posix())
-        return "|".join(match.groups()) if match else None
-
-    def files(self) -> list[Path]:
-        return [path for path in _images_in(self.folder) if self.key(path) is not None]
-
-
 class _Folder:
     """The files of one data set folder, listed once."""
 
     def __init__(
         self, root: Path, images: str, masks: str, scene_pattern: str | None, label_map: LabelMap | None
     ) -> None:
-        self.root = _normal(root.expanduser().absolute())
-        self.image_names, self.mask_names = _Names(self.root, images), _Names(self.root, masks)
+        self.root = normal(root.expanduser().absolute())
+        self.image_names, self.mask_names = _names(self.root, images), _names(self.root, masks)
         self.images_dir, self.masks_dir = self.image_names.folder, self.mask_names.folder
         self.scene_pattern, self.label_map = scene_pattern, label_map
         self._found_scenes: dict[Path, str | None] = {}
@@ -204,7 +176,7 @@ class _Folder:
                 "root folder and the name of its images folder."
             )
         self.masks = self._list_masks()
-        self.images = [path for path in self.image_names.files() if not self._is_mask(path)]
+        self.images = [path for path in _files_of(self.image_names) if not self._is_mask(path)]
         if not self.images:
             glob = self.image_names.glob
             raise DataError(
@@ -215,7 +187,7 @@ class _Folder:
     def _list_masks(self) -> dict[str, Path]:
         """Map what a mask shares with its image to the path of the mask."""
         masks: dict[str, Path] = {}
-        for path in self.mask_names.files():
+        for path in _files_of(self.mask_names):
             twin = masks.setdefault(self.mask_names.key(path) or "", path)
             if twin != path:
                 raise DataError(f"{twin} and {path} are both masks of the same image; expected one. Move one away.")
@@ -241,7 +213,7 @@ class _Folder:
         return self._samples(found.items())
 
     def _resolve(self, entry: str) -> list[tuple[Path, Path | None]]:
-        path = _normal(self.root / entry)
+        path = normal(self.root / entry)
         if path.suffix == ".txt":
             return self._read_list(path)
         if path.is_dir():
@@ -249,7 +221,7 @@ class _Folder:
         if Path(entry).is_absolute():
             return [(path, None)] if path.is_file() else []
         try:
-            matches = sorted(self.images_dir.glob(entry))
+            matches = sorted(self.images_dir.glob(plain(entry)))
         except (ValueError, NotImplementedError) as error:
             raise DataError(f'The entry "{entry}" is no glob ({error}); expected one such as tile1_*.png.') from error
         return [(image, None) for image in matches if _is_image(image) and not self._is_mask(image)]
@@ -281,7 +253,7 @@ class _Folder:
         return pairs
 
     def _locate(self, name: str, folder: Path) -> Path | None:
-        candidates = (_normal(base / name) for base in (self.root, folder))
+        candidates = (normal(base / name) for base in (self.root, folder))
         return next((path for path in candidates if _is_file(path)), None)
 
     def _listed_mask(self, name: str) -> Path:
@@ -367,8 +339,15 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _normal(path: Path) -> Path:
-    return Path(os.path.normpath(path))  # "a/../b" and "b" must be one image; links stay as they are named
+def _names(root: Path, text: str) -> Names:
+    try:
+        return Names(root, text)
+    except GlobError as error:
+        raise DataError(f'"{text}" cannot be used ({error}); expected a folder or a glob such as *_sat.jpg.') from error
+
+
+def _files_of(names: Names) -> list[Path]:
+    return [path for path in _images_in(names.folder) if names.key(path) is not None]
 
 
 def _images_in(folder: Path) -> list[Path]:

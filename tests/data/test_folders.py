@@ -354,3 +354,8 @@ def test_lists_that_are_no_text_and_names_that_no_file_has_are_named(root):
         find_split(root, classes=CLASSES, labelled=["names.txt"], validation=["t3_0.png"])
     with pytest.raises(DataError, match='The entry "a/\\*\\*b" is no glob'):
         find_split(root, classes=CLASSES, labelled=["a/**b"], validation=["t3_0.png"])
+    deep = "**/a/**/b/**/*.png"
+    with pytest.raises(DataError, match=r"is no glob \(it has \*\* 3 times, more than 2\)"):
+        find_split(root, classes=CLASSES, labelled=[deep], validation=["t3_0.png"])
+    with pytest.raises(DataError, match=r"b/\*\*/\*.png\" cannot be used \(it has \*\* 3 times"):
+        find_split(root, classes=CLASSES, images=deep, labelled=["*"], validation=["t3_0.png"])
