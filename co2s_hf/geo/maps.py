@@ -10,6 +10,7 @@ from .outputs import ENDINGS, SceneMap, finish, refuse_existing
 from .polygons import PolygonSettings
 from .predict import PredictSettings, ScenePrediction, fingerprint
 from .scenes import Grid, bounded, opened, quiet
+from .windows import share
 
 
 def predict_scene(
@@ -66,11 +67,13 @@ def predict_scene(
         state.wait_for_everyone()  # until the first process has made the folder
     with quiet(), bounded():
         prediction = ScenePrediction(dataset, model, processor, output, stem, settings, source)
+        index, count = shard or ((0, 1) if state is None else (state.process_index, state.num_processes))
+        if not merge and is_first:
+            prediction.work.check_room(prediction.bands if shard is None else share(prediction.bands, index, count))
         prediction.work.begin(resume=resume or shard is not None or merge or not is_first, force=force and is_first)
         if state is not None and is_first:
             state.wait_for_everyone()
         if not merge:
-            index, count = shard or ((0, 1) if state is None else (state.process_index, state.num_processes))
             prediction.run(index, count, progress=progress)
         if state is not None:
             state.wait_for_everyone()

@@ -46,6 +46,21 @@ class WorkFolder:
         self.task = json.loads(json.dumps(task))
         self.layers, self.width = layers, width
 
+    def check_room(self, bands: Sequence[Band]) -> None:
+        """Refuse to begin with bands that the disk has no room for: a file of some bytes may say that it is large.
+
+        Raises:
+            SceneError: less is free than the bands take that are not there yet.
+        """
+        parts = [self.part(band) for band in bands]
+        needed = sum(self.layers * part.rows * self.width for part in parts if not part.path.exists())
+        there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
+        if needed > (free := shutil.disk_usage(there).free):
+            raise SceneError(
+                f"The map of {self.stem} takes more than {needed / 1e9:.1f} GB while it is made, and {there} has "
+                f"{free / 1e9:.1f} GB left; make room, name another output, or resample the scene, with --gsd."
+            )
+
     def begin(self, *, resume: bool, force: bool = False) -> None:
         """Make the folder, or join the one that is there.
 

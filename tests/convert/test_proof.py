@@ -83,6 +83,9 @@ def test_compares_outputs(tiny_model, tmp_path):
     save_file({"pixel_values": image, "logits": outputs.logits[:, :2].contiguous()}, path)
     with pytest.raises(ValueError, match=r"logits is \(1, 2, 32, 40\) but the model gives \(1, 3, 32, 40\)"):
         compare_outputs(tiny_model, path, tolerance=1e-3)
+    save_file({"pixel_values": image[:, :2].contiguous(), "logits": outputs.logits}, path)
+    with pytest.raises(ValueError, match=r"the model does not take pixel_values \(1, 2, 32, 40\) of torch.float32"):
+        compare_outputs(tiny_model, path, tolerance=1e-3)
     save_file({"pixel_values": image, "nothing": image + 1}, path)
     with pytest.raises(ValueError, match="holds nothing, pixel_values: expected pixel_values and an output"):
         compare_outputs(tiny_model, path, tolerance=1e-3)

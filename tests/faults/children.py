@@ -78,6 +78,7 @@ def start(
         changes: file to write the number of changes of files to, at the end.
     """
     sys.stdout.flush(), sys.stderr.flush()
+    log.touch()  # a child that is killed at once has not opened it yet
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads, which libraries have idle
         child = os.fork()

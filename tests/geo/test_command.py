@@ -198,7 +198,7 @@ def test_shards_that_are_none(predict, write_scene, option):
     assert error.value.code == 2
 
 
-@pytest.mark.parametrize("option", ["--batch_size", "--band_px", "--max-memory"])
+@pytest.mark.parametrize("option", ["--batch_size", "--band_px", "--max-memory", "--window_px"])
 def test_numbers_below_one_are_refused(predict, write_scene, option):
     assert predict(write_scene(), options=[option, "0"])[0] == 2
 
@@ -208,6 +208,15 @@ def test_a_bound_of_memory_sets_the_batch_or_is_refused(predict, write_scene, tm
     assert status == 2 and "--max-memory is 1 MB, but one window of 48 x 48 px" in said
     assert predict(write_scene(), options=["--max-memory", "100000", "--shard", "0/1"])[0] == 0
     assert json.loads((tmp_path / "out/.scene.predict/task.json").read_text())["batch"] == 64
+
+
+def test_a_scene_that_no_disk_holds_the_map_of_is_refused_before_it_is_begun(predict, tmp_path):
+    bands = "".join(f'<VRTRasterBand dataType="Byte" band="{number}"/>' for number in (1, 2, 3))
+    large = f'<VRTDataset rasterXSize="9000000" rasterYSize="9000000">{bands}</VRTDataset>'
+    (tmp_path / "large.vrt").write_text(large)
+    status, said = predict(tmp_path / "large.vrt")
+    assert status == 2 and "The map of large takes more than 162000.0 GB while it is made" in said
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("limit", [4000, 12000])  # bytes of a file: too few for a band, for a file of the map
