@@ -97,6 +97,10 @@ def _resampled(dataset: Any, factor: float) -> Any:
     from rasterio.transform import Affine
     from rasterio.vrt import WarpedVRT
 
+    if (side := max(dataset.shape) / factor) > MAX_SIDE_PX:
+        raise SceneError(
+            f"{dataset.name} would have {side:.3g} px on a side; expected at most {MAX_SIDE_PX}. Give a larger --gsd."
+        )
     height, width = (max(1, round(size / factor)) for size in dataset.shape)
     a, b, c, d, e, f = tuple(dataset.transform)[:6]
     across, down = dataset.width / width, dataset.height / height

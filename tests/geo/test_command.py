@@ -79,6 +79,7 @@ def test_resampling(predict, write_scene, tmp_path):
         ("x", "expected metres"),
         ("inf", "expected metres"),
         ("nan", "expected metres"),
+        ("1e-9", "would have 1.6e+11 px on a side"),
     ):
         status, said = predict(path, output="other", options=["--gsd", gsd])
         assert status == 2 and message in said
