@@ -77,12 +77,13 @@ def stand_in_embeddings(concepts: Sequence[Sequence[str]], dim: int) -> Tensor:
 
 
 def class_prompts(concepts: Sequence[Sequence[str]]) -> list[str]:
-    """The prompts of all concepts, class after class; ValueError where a class has none."""
-    if not concepts:
-        raise ValueError("expected the concepts of at least one class, found none.")
+    """The prompts of all concepts, class after class; ValueError where a class has none, or they are no phrases."""
+    if not isinstance(concepts, list | tuple) or not concepts:
+        raise ValueError(f"expected a list with the concepts of each class, in their order, found {concepts!r:.100}.")
     for index, of_class in enumerate(concepts):
-        if isinstance(of_class, str) or not of_class:
-            raise ValueError(f"class {index} needs a list of one or more concepts, found {of_class!r}.")
+        is_list = isinstance(of_class, list | tuple) and bool(of_class)
+        if not is_list or not all(isinstance(concept, str) for concept in of_class):
+            raise ValueError(f"class {index} needs a list of one or more concepts, found {of_class!r:.100}.")
     return [PROMPT.format(concept) for of_class in concepts for concept in of_class]
 
 

@@ -18,7 +18,7 @@ from transformers import AutoBackbone, CLIPVisionModelWithProjection
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
-from .class_texts_co2s import encode_class_texts, has_text_tower, stand_in_embeddings
+from .class_texts_co2s import class_prompts, encode_class_texts, has_text_tower, stand_in_embeddings
 from .configuration_co2s import Co2SConfig, read_clip_config
 from .guidance_head_co2s import Co2SFusedLinear, Co2SGuidanceHead, Co2SZeroBiasConv2d, Co2SZeroBiasLinear, Pyramid
 from .pretrained_backbones import Renormalize, check_class_names, load_backbone, read_dino_config
@@ -474,7 +474,7 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             ValueError: the class is there already, or as of `set_classes`.
         """
         if text_embedding is None:
-            text_embedding = self._embed_texts([list(concepts or [name])], text_model)[0]
+            text_embedding = self._embed_texts([concepts or [name]], text_model)[0]
         old = self.clip.text_embeddings
         found = tuple(text_embedding.shape) if isinstance(text_embedding, torch.Tensor) else type(text_embedding)
         if found != tuple(old.shape[1:]):
@@ -499,6 +499,7 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
             if concepts is not None or text_model is not None:
                 rows = {}
             new = [index for index, name in enumerate(names) if name not in rows]
+            class_prompts(phrases)  # refuses what are no phrases of classes
             if len(phrases) != len(names):
                 raise ValueError(f"concepts are those of {len(phrases)} classes, but there are {len(names)} names.")
             if new:

@@ -111,7 +111,15 @@ def test_refuses_damaged_weights(clip_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("concepts", "message"), [([], "at least one class"), ([("a",), ()], "class 1 needs"), (["water"], "class 0 needs")]
+    ("concepts", "message"),
+    [
+        ([], r"expected a list with the concepts of each class, in their order, found \[\]"),
+        ({"water": ["a"], "road": ["b"]}, "expected a list with the concepts of each class"),
+        (5, "found 5"),
+        ([("a",), ()], "class 1 needs"),
+        (["water"], "class 0 needs"),
+        ([["a"], ["b", 3]], "class 1 needs"),
+    ],
 )
 def test_refuses_classes_without_concepts(concepts, message):
     with pytest.raises(ValueError, match=message):

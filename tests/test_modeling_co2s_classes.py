@@ -173,6 +173,8 @@ def test_refuses_what_does_not_fit(model):
         model.set_classes(["x", "y"], text_embeddings=torch.eye(3, 12))
     with pytest.raises(ValueError, match="concepts are those of 1 classes, but there are 2 names"):
         model.set_classes(["x", "y"], concepts=[["x"]])
+    with pytest.raises(ValueError, match="a list with the concepts of each class, in their order, found {'x'"):
+        model.set_classes(["x", "y"], concepts={"x": ["lake"], "y": ["street"]})
     with pytest.raises(ValueError, match="at least two different class names"):
         model.add_class("b")
     assert model.config.class_names == NAMES
