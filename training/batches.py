@@ -9,7 +9,7 @@ The views themselves are made on the device that trains.
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -70,10 +70,6 @@ class Batch:
     p_regions: Tensor | None = None
     p_scores: Tensor | None = None
     pairs: Tensor | None = None
-
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return ((name, tensor) for name, tensor in pairs if tensor is not None)
 
 
 class Normalise:
@@ -156,8 +152,8 @@ class SemiDataset(Dataset[dict[str, Any]]):
         hue_range: Largest turn of the hue in strong views, see `draw_strong`.
         nodata: Value of pixels without data, see `read_image_and_valid`. Pixels without data enter no loss; the models
             see them as padding, with 0 in every band.
-        cache_bytes: Memory for decoded images, shared by all workers of a loader; unused with `tiles`.
-        tiles: Where decoded images are kept instead, for all workers and processes and for later runs.
+        cache_bytes: Memory for decoded images and regions, shared by all workers of a loader.
+        tiles: Where images are kept instead, for all workers and processes and for later runs.
         scores: Of the regions of unlabelled images, where `views` needs them.
         first_unlabelled: Position from which on there are unlabelled samples; a method that learns from labels alone at
             first need not wait for images it does not look at.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from tests.training.tiny_runs import build_tiny_model, load_batch
+from tests.training.tiny_runs import build_tiny_model, load_batch, tensors_of
 from training.methods.co2s import Co2S
 from training.methods.fixmatch import FixMatch
 from training.parts.schedules import Progress
@@ -22,7 +22,7 @@ def main(data: Path, out: Path) -> None:
     """Write the batch, and for each method the averaged gradients and the loss of this process, to `out`."""
     accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     batch = load_batch(data, batch_size=2, rank=accelerator.process_index, world_size=accelerator.num_processes)
-    result = {"batch": dict(batch._tensors())}
+    result = {"batch": tensors_of(batch)}
     for name, build in METHODS.items():
         method = build(build_tiny_model(), average_count=lambda count: accelerator.reduce(count, "mean"))
         method.model = accelerator.prepare(method.model)

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import write_image, write_mask
+from tests.training.tiny_runs import tensors_of
 from training.batches import MAX_REGIONS, Batch, EvaluationDataset, SemiDataset, TimedBatches, collate, train_loader
 from training.pools import FilePool, LabelledPool, find_partly_labelled
 from training.purification.cache import RegionCache
@@ -52,7 +53,7 @@ def _dataset(labelled, unlabelled, views=PARTNER, partly_labelled=(), **changes)
 
 def _position(dataset, position):
     """The tensors of one position, named as in `Batch`, without the batch dimension."""
-    return {name: tensor[0] for name, tensor in dataset.batch([position])._tensors()}
+    return {name: tensor[0] for name, tensor in tensors_of(dataset.batch([position])).items()}
 
 
 def _apart(dataset, positions):
@@ -67,7 +68,7 @@ def _grey(image):
 
 
 def _assert_equal(one, two):
-    pairs = list(zip(one._tensors(), two._tensors(), strict=True))
+    pairs = list(zip(tensors_of(one).items(), tensors_of(two).items(), strict=True))
     assert pairs and all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in pairs)
 
 
@@ -86,7 +87,7 @@ def test_shapes_and_types(noisy):
 
 def test_what_is_not_needed_is_none(noisy):
     supervised = _dataset(noisy, [], ViewNeeds(unlabelled=False)).batch([0])
-    assert [name for name, _ in supervised._tensors()] == ["x", "y"]
+    assert list(tensors_of(supervised)) == ["x", "y"]
     alone = _dataset(noisy, noisy, ViewNeeds(unlabelled=True)).batch([0])
     assert alone.p_w is None and alone.p_valid is None and alone.box2 is not None
     full = _dataset(noisy, noisy).batch([0])
@@ -224,7 +225,7 @@ def test_an_even_batch_holds_its_partners(noisy):
 
 def test_the_first_positions_may_do_without_unlabelled_images(noisy):
     everywhere, later = (_dataset(noisy[:2], noisy[2:], first_unlabelled=k) for k in (0, 4))
-    assert [name for name, _ in later.batch([2, 3])._tensors()] == ["x", "y"]
+    assert list(tensors_of(later.batch([2, 3]))) == ["x", "y"]
     _assert_equal(later.batch([4, 5]), everywhere.batch([4, 5]))
     assert torch.equal(_position(later, 3)["x"], _position(everywhere, 3)["x"])
 
@@ -437,7 +438,7 @@ def test_views_are_made_where_the_batch_is_wanted(noisy, quadrants):
     for dataset in (_dataset(noisy[:2], noisy[2:]), _dataset(samples, samples, views, scores=scores)):
         expected = dataset.batch([0, 1])
         batch = next(iter(train_loader(dataset, batch_size=2, start_step=0, total_steps=1, device="meta")))
-        for (name, tensor), (also, other) in zip(batch._tensors(), expected._tensors(), strict=True):
+        for (name, tensor), (also, other) in zip(tensors_of(batch).items(), tensors_of(expected).items(), strict=True):
             assert name == also and (tensor.shape, tensor.dtype) == (other.shape, other.dtype)
             assert tensor.device.type == "meta"
 

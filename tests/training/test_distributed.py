@@ -18,6 +18,7 @@ from tests.training.tiny_runs import (
     load_batch,
     save_students,
     start,
+    tensors_of,
     write_recipe,
 )
 from training.parts.schedules import Progress
@@ -52,7 +53,7 @@ def two_processes(data, tmp_path_factory):
 
 
 def test_the_batches_of_two_processes_are_the_batch_of_one(two_processes, data):
-    joint = dict(load_batch(data, batch_size=4, rank=0, world_size=1)._tensors())
+    joint = tensors_of(load_batch(data, batch_size=4, rank=0, world_size=1))
     assert torch.equal(joint.pop("pairs"), torch.tensor([1, 0, 3, 2]))  # within each process, too: places in its batch
     for name, tensor in joint.items():
         assert torch.equal(torch.cat([result["batch"][name] for result in two_processes]), tensor), name

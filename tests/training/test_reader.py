@@ -8,6 +8,7 @@ from PIL import Image
 from co2s_hf.data.folders import Sample
 from co2s_hf.data.images import EncodedImage, write_image, write_mask
 from co2s_hf.data.label_map import LabelMap
+from tests.training.tiny_runs import tensors_of
 from training.batches import SemiDataset, train_loader
 from training.pools import FilePool, LabelledPool
 from training.reader import ImageReader
@@ -125,7 +126,7 @@ def test_tiles_and_workers_change_no_batch(num_workers, files, tmp_path):
     for start_step in (0, 2):  # the second time from entries that are there, as a resumed run
         found = batches(files, {"tiles": tiles(tmp_path)}, start_step, num_workers=num_workers)
         for one, two in zip(found, expected[start_step:], strict=True):
-            for (name, tensor), (_, other) in zip(one._tensors(), two._tensors(), strict=True):
+            for (name, tensor), (_, other) in zip(tensors_of(one).items(), tensors_of(two).items(), strict=True):
                 assert torch.equal(tensor, other), name
     assert {path.suffix for path in (tmp_path / "tiles").iterdir()} == {".safetensors"}
 

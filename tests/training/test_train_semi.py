@@ -32,6 +32,7 @@ from tests.training.tiny_runs import (
     build_tiny_model,
     finish,
     start,
+    tensors_of,
     tiny_arguments,
     write_recipe,
     write_shards,
@@ -540,7 +541,8 @@ def test_accumulated_micro_batches_equal_one_batch(method_class):
     The stability term is off: it divides by the pixels where a student learns, which differ.
     """
     options = dict(threshold=0.2, feature_dropout=0.0, stability_peak=0.0) if method_class is Co2S else {}
-    whole, parts = random_batch(2), [Batch(**{n: t[i : i + 1] for n, t in random_batch(2)._tensors()}) for i in (0, 1)]
+    whole = random_batch(2)
+    parts = [Batch(**{name: tensor[i : i + 1] for name, tensor in tensors_of(whole).items()}) for i in (0, 1)]
     expected = gradients(method_class(build_tiny_model(), **options), [whole], 1)
     found = gradients(method_class(build_tiny_model(), **options), parts, 2)
     for name in expected:

@@ -137,6 +137,11 @@ def finish(process, timeout_s=300):
     return printed
 
 
+def tensors_of(batch):
+    """The parts of a batch that are there, by name."""
+    return {name: part for name, part in vars(batch).items() if part is not None}
+
+
 def load_batch(folder, *, batch_size, rank, world_size):
     """The first batch of one process from a folder of images and masks of three classes, as Co2S wants it."""
     return next(load_batches(folder, batch_size=batch_size, rank=rank, world_size=world_size, steps=1))
@@ -157,5 +162,5 @@ def load_batches(folder, *, batch_size, rank, world_size, steps):
     )
     share = dict(batch_size=batch_size, rank=rank, world_size=world_size)
     for batch in train_loader(dataset, start_step=0, total_steps=steps, **share):
-        pairs = batch._tensors()
+        pairs = tensors_of(batch).items()
         yield Batch(**{name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in pairs})
