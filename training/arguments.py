@@ -4,8 +4,9 @@ A recipe holds the same names as the command line; the command line wins. Withou
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -358,35 +359,40 @@ def _unlike_released(arguments: argparse.Namespace) -> list[str]:
 
 def _is_positive(number: str) -> bool:
     try:
-        return float(number) > 0
+        return 0 < float(number) < math.inf
     except ValueError:
         return False
 
 
+def _ranges() -> Iterator[tuple[str, Callable[[float], bool], str]]:
+    """Names of numbers, which of them can be used, and how that is said. NaN is in none of them."""
+    counts = ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every")
+    counts += ("log_every", "keep_checkpoints", "max_skipped_steps", "cpu_threads")
+    yield from ((name, lambda value: value >= 1, "at least 1") for name in counts)
+    positive = ("image_scale", "image_std", "rare_class_temperature", "timeout_minutes", "tile_cache_gb")
+    yield from ((name, lambda value: 0 < value < math.inf, "a positive number") for name in positive)
+    others = ("lr", "backbone_factor", "head_factor", "weight_decay", "stability_peak", "cache_gb")
+    others += ("seed", "num_workers", "burn_in_steps", "warmup_steps")
+    yield from ((name, lambda value: 0 <= value < math.inf, "a number from 0 on") for name in others)
+    shares = ("class_share", "feature_dropout", "threshold")
+    yield from ((name, lambda value: 0 <= value <= 1, "a share from 0 to 1") for name in shares)
+    yield "image_mean", math.isfinite, "finite numbers"
+    yield "hue_range", lambda value: 0 <= value <= 0.5, "turns of the colour circle from 0 to 0.5"
+
+
 def _out_of_range(arguments: argparse.Namespace) -> list[str]:
     problems = []
-    if not 0 <= arguments.class_share <= 1:
-        problems.append(f"--class_share is {arguments.class_share}, expected a share from 0 to 1.")
+    for name, fits, expected in _ranges():
+        value = getattr(arguments, name)
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        problems += [f"--{name} is {one}, expected {expected}." for one in values if not fits(one)]
     weights = arguments.class_weights
     if weights is not None and weights != ["balanced"] and not all(_is_positive(weight) for weight in weights):
         problems.append(
             f"--class_weights is {' '.join(weights)}, expected a positive number for each class, or balanced."
         )
-    if arguments.rare_class_temperature is not None and arguments.rare_class_temperature <= 0:
-        problems.append(f"--rare_class_temperature is {arguments.rare_class_temperature}, expected a positive number.")
     if arguments.class_share and not 0 < arguments.threshold < 1:
         problems.append(f"--class_share needs a --threshold between 0 and 1, not {arguments.threshold}.")
-    counts = ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every")
-    for name in (*counts, "keep_checkpoints", "max_skipped_steps"):
-        if getattr(arguments, name) < 1:
-            problems.append(f"--{name} is {getattr(arguments, name)}, expected at least 1.")
-    if arguments.cpu_threads is not None and arguments.cpu_threads < 1:
-        problems.append(f"--cpu_threads is {arguments.cpu_threads}, expected at least 1.")
-    for name in ("timeout_minutes", "tile_cache_gb"):
-        if not getattr(arguments, name) > 0:
-            problems.append(f"--{name} is {getattr(arguments, name)}, expected a positive number.")
-    if not 0 <= arguments.hue_range <= 0.5:
-        problems.append(f"--hue_range is {arguments.hue_range}, expected turns of the colour circle from 0 to 0.5.")
-    if not 0 < arguments.scale_range[0] <= arguments.scale_range[1]:
+    if not 0 < arguments.scale_range[0] <= arguments.scale_range[1] < math.inf:
         problems.append(f"--scale_range is {arguments.scale_range}, expected two increasing positive numbers.")
     return problems

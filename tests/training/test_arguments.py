@@ -157,6 +157,12 @@ def test_refuses_recipes(text, message, recipe, capsys):
         ([*DATA, "--class_share", "0.5", "--threshold", "1"], "--class_share needs a --threshold between 0 and 1, not"),
         ([*DATA, "--batch_size", "0"], "--batch_size is 0, expected at least 1."),
         ([*DATA, "--tile_cache_gb", "0"], "--tile_cache_gb is 0.0, expected a positive number."),
+        ([*DATA, "--tile_cache_gb", "inf"], "--tile_cache_gb is inf, expected a positive number."),
+        ([*DATA, "--lr", "nan"], "--lr is nan, expected a number from 0 on."),
+        ([*DATA, "--log_every", "0"], "--log_every is 0, expected at least 1."),
+        ([*DATA, "--num_workers", "-1"], "--num_workers is -1, expected a number from 0 on."),
+        ([*DATA, "--feature_dropout", "1.5"], "--feature_dropout is 1.5, expected a share from 0 to 1."),
+        ([*DATA, "--image_std", "0.2", "0", "0.2"], "--image_std is 0.0, expected a positive number."),
         ([*DATA, "--scale_range", "2", "0.5"], "--scale_range is [2.0, 0.5], expected two increasing positive numbers"),
     ],
 )
