@@ -370,6 +370,12 @@ _SPLITS = {
 }
 
 
+DEEPEST = 20
+MOST_VALUES = 1_000_000  # with every alias written out: a text of some lines can stand for more than any memory holds
+# Besides its own errors PyYAML raises these for values that do not fit their tag, such as `!!timestamp x`.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML without brackets in brackets in brackets, for which PyYAML takes a millisecond each, and without numbers of
     thousands of digits, which Python reads but does not write into a message.
@@ -388,10 +394,6 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-DEEPEST = 20
-MOST_VALUES = 1_000_000  # with every alias written out: a text of some lines can stand for more than any memory holds
-# Besides its own errors PyYAML raises these for values that do not fit their tag, such as `!!timestamp x`.
-_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class _Document:

@@ -18,10 +18,14 @@ from co2s_hf.data.folders import check_split, find_split
 from co2s_hf.data.hub import fetch, read_named
 from co2s_hf.data.lists import Line, write_list
 from co2s_hf.data.report import check_dataset
+from co2s_hf.geo.maps import predict_scene
+from co2s_hf.geo.scenes import opened
+from co2s_hf.geo.suggest import SuggestSettings, suggest
 from co2s_hf.publish.card import CardFacts, DataFacts, model_card
 from tests.faults.fuzz_inputs import GOOD
 from tests.faults.hostile_code import refused
 from tests.faults.space_modules import page_parts, scene_file
+from tests.geo.pixel_model import PixelModel, pixel_processor
 from training.pools import ImageStream
 from training.purification.pictures import read_natural_colours
 
@@ -162,6 +166,17 @@ def _bomb(folder: Path, canary: Path, data: bytes, suffix: str) -> None:
 def _geo_bomb(folder: Path, canary: Path) -> None:
     path = geotiff(folder / "bomb.tif", 100_000, 4)
     refused(lambda: images.read_image(path), "bomb.tif", "100000x100000", "CO2S_MAX_PIXELS")
+
+
+def _scene_bomb(folder: Path, canary: Path) -> None:
+    """A scene of some hundred bytes, whose map would fill every disk, and whose tiles every memory."""
+    bands = "".join(f'<VRTRasterBand dataType="Byte" band="{number}"/>' for number in (1, 2, 3))
+    path, size = folder / "bomb.vrt", 'rasterXSize="9000000" rasterYSize="9000000"'
+    path.write_text(f"<VRTDataset {size}>{bands}</VRTDataset>")
+    model, processor = PixelModel().eval(), pixel_processor()
+    with opened(path) as dataset:
+        refused(lambda: predict_scene(dataset, model, processor, folder / "out", "bomb"), "bomb", "make room")
+    refused(lambda: suggest([str(path)], model, processor, SuggestSettings()), "bomb.vrt", "tiles")
 
 
 def _text_bomb(folder: Path, canary: Path) -> None:
@@ -309,6 +324,7 @@ ATTACKS = {
         "JPEG of 4 * 10^9 pixels": lambda f, c: _bomb(f, c, jpeg(65_000, 65_000), ".jpg"),
         "PNG of 10^10 pixels as .tif": lambda f, c: _bomb(f, c, png(100_000, 100_000), ".tif"),
         "GeoTIFF of 10^10 pixels": _geo_bomb,
+        "scene of 8 * 10^13 pixels": _scene_bomb,
         "text of a PNG": _text_bomb,
     },
     "words": {
