@@ -135,8 +135,9 @@ PLACES: dict[str, tuple[Any, str]] = {
 }
 """Where one process meets its end: at a call of a function."""
 
-CALLS = {"an evaluation": 1, "a checkpoint": 3}
-"""How many there are; of the others ten, one for each step."""
+SAVE_EVERY = 4
+CALLS = {"an evaluation": 1, "a checkpoint": -(-jobs.STEPS // SAVE_EVERY)}
+"""How many there are; of the others one for each step."""
 
 
 def ended(base: Path, tries: int) -> Iterator[str]:
@@ -149,7 +150,7 @@ def ended(base: Path, tries: int) -> Iterator[str]:
         random, parts = np.random.default_rng(seed), fresh(base / "parts")
         place, victim = sorted(PLACES)[seed % len(PLACES)], int(random.integers(2))
         how = "silence" if seed % 5 == 4 else str(random.choice(["death", "error"]))
-        call = int(random.integers(CALLS.get(place, 10)))
+        call = int(random.integers(CALLS.get(place, jobs.STEPS)))
         strike = partial(_strike_at, place, call, how, victim, parts / "struck")
         children = start_ranks(partial(_train, train, parts, strike), parts / "log", 2)
         (status,) = wait([children[1 - victim]], 120)
@@ -165,7 +166,7 @@ def _judge(
 ) -> str:
     log = (parts / "log").read_text(errors="replace")
     if not (parts / "struck").exists():
-        return f"{shown}: never happened"
+        return f"{shown}: never happened; ended with {statuses}: {log[-300:]}"
     if statuses != (1, 1 if how == "error" else -signal.SIGKILL):
         return f"{shown}: ended with {statuses}: {log[-300:]}"
     if "another process of this run is gone or does not answer (" not in log:
@@ -183,7 +184,7 @@ def _train(train: jobs.Training, folder: Path, strike: Callable[[], None] | None
     spoil.lean()
     if strike is not None:
         strike()
-    train.run(folder, eval_every=jobs.STEPS, save_every=4, timeout_minutes=SILENCE_MINUTES)
+    train.run(folder, eval_every=jobs.STEPS, save_every=SAVE_EVERY, timeout_minutes=SILENCE_MINUTES)
 
 
 def _strike_at(place: str, call: int, how: str, victim: int, note: Path) -> None:
