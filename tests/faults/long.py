@@ -2,8 +2,8 @@
 
 A training of the tiny model with evaluations, checkpoints and a worker; a purification; and scenes mapped one after the
 other in one process. Every few steps memory, file handles, threads, child processes and the disk are looked at:
-FOLDER/WORK.csv and WORK.png. The exit status is 1 where the memory of the last tenth is more than `GROWTH_MB` above
-that of the tenth behind the warm-up, or where handles, threads or processes are more than they were then.
+FOLDER/WORK.csv and WORK.png. The exit status is 1 where memory grows by more than `GROWTH_MB` behind the warm-up, or
+where handles, threads or processes are more at the end than they were then; see `problems`.
 """
 
 import argparse
@@ -36,6 +36,8 @@ from training.methods.co2s import Co2S  # noqa: E402
 
 GROWTH_MB = 8.0
 """More is a leak: what a training notes down of its steps is a kilobyte for each line of its log."""
+JUMPS = 3
+"""So many times as much in all is one, too, however it came."""
 EVERY = {"training": 25, "purification": 25, "mapping": 5}
 """Steps, images or scenes between two looks; fewer where there are few."""
 SHARE = {"training": 1.0, "purification": 0.4, "mapping": 0.06}
@@ -178,18 +180,23 @@ WORK: dict[str, Callable[[Path, int, Callable[[Path], Watch]], None]] = {
 
 
 def problems(looks: Sequence[Look]) -> list[str]:
-    """What has grown from the tenth behind the warm-up to the last one; nothing where all is well."""
+    """What goes on growing behind the warm-up; nothing where all is well.
+
+    Memory grows as it does from most tenths of the looks to the next one: what is held grows in all of them, while the
+    heap of a process now and then takes some MB at once, for good. Many such jumps are too many all the same.
+    """
     tenth, first = len(looks) // 10, round(WARM_UP * len(looks))
     if tenth < 1:
         return [f"only {len(looks)} looks: too few to tell"]
-    early, late = looks[first : first + tenth], looks[-tenth:]
+    parts = [looks[start : start + tenth] for start in range(first, len(looks) - tenth + 1, tenth)]
     found = []
     for name in ("memory_mb", "worker_mb"):
-        before, after = (float(np.median([getattr(one, name) for one in part])) for part in (early, late))
-        if after - before > GROWTH_MB:
-            found.append(f"{name} grew from {before:.1f} to {after:.1f}")
+        held = np.array([np.median([getattr(one, name) for one in part]) for part in parts])
+        growth = max(np.median(np.diff(held)) * (len(parts) - 1), (held[-1] - held[0]) / JUMPS)
+        if growth > GROWTH_MB:
+            found.append(f"{name} grew from {held[0]:.1f} to {held[-1]:.1f}")
     for name in ("handles", "threads", "children"):
-        before, after = (max(getattr(one, name) for one in part) for part in (early, late))
+        before, after = (max(getattr(one, name) for one in part) for part in (parts[0], looks[-tenth:]))
         if after > before:
             found.append(f"{name} grew from {before} to {after}")
     return found

@@ -20,6 +20,16 @@ def test_work_that_holds_on_to_nothing_has_no_problems():
     assert problems(first_use + FLAT[20:]) == []
     peak = [*FLAT[:-3], *(replace(one, memory_mb=900) for one in FLAT[-3:])]  # as an evaluation has one
     assert problems(peak) == []
+    jump = [*FLAT[:80], *(replace(one, memory_mb=one.memory_mb + 2 * GROWTH_MB) for one in FLAT[80:])]  # of the heap
+    assert problems(jump) == []
+
+
+def test_growth_that_begins_late_or_in_many_jumps_is_growth():
+    late = [replace(one, memory_mb=600 + max(0, one.step - 2000) * 4 * GROWTH_MB / 3000) for one in FLAT]
+    jumps = [replace(one, memory_mb=600 + one.step // 1000 * 1.1 * GROWTH_MB) for one in FLAT]
+    for looks in (late, jumps):
+        (problem,) = problems(looks)
+        assert problem.startswith("memory_mb grew from 600.0 to 6")
 
 
 @pytest.mark.parametrize(
