@@ -87,9 +87,13 @@ class WorkFolder:
             try:
                 os.link(file.name, path)  # unlike a rename this never replaces another process's task
             except FileExistsError:
-                self._check(self.begun() or {})
+                self._check(self.begun())
 
-    def _check(self, other: dict[str, Any]) -> None:
+    def _check(self, other: dict[str, Any] | None) -> None:
+        if other is None:
+            raise SceneError(
+                f"{self.folder / TASK} is damaged, so nobody knows what is unfinished there; start over with --force."
+            )
         # As text: NaN, which a nodata value may be, is not equal to itself.
         differing = [key for key in {**other, **self.task} if repr(other.get(key)) != repr(self.task.get(key))]
         if differing:
@@ -100,21 +104,13 @@ class WorkFolder:
             )
 
     def begun(self) -> dict[str, Any] | None:
-        """The task of the run that is there, if any.
-
-        Raises:
-            SceneError: it is damaged.
-        """
-        path = self.folder / TASK
+        """The task of the run that is there; None where there is none, or its file is damaged."""
         try:
-            task = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            task = json.loads((self.folder / TASK).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
-        except (ValueError, RecursionError):
-            task = None
-        if not isinstance(task, dict) or task.pop("sha256", None) != _sum_of_task(task):
-            raise SceneError(f"{path} is damaged, so nobody knows what is unfinished there; start over with --force.")
-        return task
+        is_whole = isinstance(task, dict) and task.pop("sha256", None) == _sum_of_task(task)
+        return task if is_whole else None
 
     def part(self, band: Band) -> Part:
         """The file of a band, there or not."""

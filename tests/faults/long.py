@@ -36,7 +36,7 @@ from training.methods.co2s import Co2S  # noqa: E402
 
 GROWTH_MB = 8.0
 """More is a leak: what a training notes down of its steps is a kilobyte for each line of its log."""
-JUMPS = 3
+JUMPS = 2
 """So many times as much in all is one, too, however it came."""
 EVERY = {"training": 25, "purification": 25, "mapping": 5}
 """Steps, images or scenes between two looks; fewer where there are few."""

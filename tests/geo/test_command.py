@@ -68,6 +68,16 @@ def test_shards_and_merge(predict, write_scene, tmp_path):
         assert made.read_bytes() == (tmp_path / "many" / made.name).read_bytes()
 
 
+def test_an_unfinished_map_of_an_unknown_task_is_refused_and_can_be_started_over(predict, write_scene, tmp_path):
+    path, options = write_scene(), ["--shard", "0/1"]
+    assert predict(path, options=options)[0] == 0
+    task = tmp_path / "out/.scene.predict/task.json"
+    task.write_text(task.read_text().replace('"batch": 8', '"batch": 9'))
+    status, said = predict(path, options=["--resume"])
+    assert status == 2 and "task.json is damaged" in said and "start over with --force" in said
+    assert predict(path, options=["--force"])[0] == 0 and (tmp_path / "out/scene.classes.tif").exists()
+
+
 def test_resampling(predict, write_scene, tmp_path):
     path = write_scene(size=(60, 80), nodata=0)  # pixels of 2 m
     assert predict(path, options=["--gsd", "4"])[0] == 0
