@@ -80,7 +80,7 @@ class NoData:
 
     def holds(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
         """(H, W) where all bands of (bands, H, W) have the value, or lie within the tolerance of it."""
-        held: NDArray[np.bool_]
+        held: Any
         if math.isnan(self.value):
             held = np.isnan(pixels).all(axis=0)
         elif self.within > 0:
@@ -90,7 +90,7 @@ class NoData:
             value = int(self.value) if self.value.is_integer() and pixels.dtype.kind in "iu" else self.value
             with np.errstate(over="ignore"):  # what no float of 32 bits holds is equal to none
                 held = (pixels == value).all(axis=0)
-        return held
+        return np.asarray(held, np.bool_)
 
 
 @dataclass(frozen=True)
