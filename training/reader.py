@@ -1,17 +1,17 @@
-"""Decoding images, masks and maps of regions, at one scale; and keeping them, in memory or on disk."""
+"""Images, labels and maps of regions at one scale, kept in memory or on disk."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import get_worker_info
 
 from co2s_hf.data.folders import Sample, read_labels
-from co2s_hf.data.images import EncodedImage, ImageFile, read_image_and_valid
+from co2s_hf.raster.image import EncodedImage, FileWindow, ImageFile, Reading
+from co2s_hf.raster.read import read_raster
 from training.purification.cache import RegionCache
 
 from .tile_cache import TileCache
@@ -21,38 +21,37 @@ from .views import resize_valid
 class ImageReader:
     """Reads images and labels at one scale, and keeps them.
 
-    Images are (C, H, W) uint8, or float32 in [0, 1] from 16 bits, with 0 where they hold no data, and come with (H, W)
-    bool, False there, or None; masks are (H, W) uint8. None of them may be written to.
+    Images are (C, H, W) as `Raster.input`: uint8, or float32 of 0 to 1 or of physical values, with 0 where they hold no
+    data; and come with (H, W) bool, False there, or None. Labels are (H, W) uint8 on the grid of their image. None of
+    them may be written to.
 
     Args:
         scale: Factor on the size of every image.
         cache_bytes: Memory to keep them in, shared by all workers of a loader; what does not fit is decoded again.
-        nodata: See `read_image_and_valid`.
-        num_bands: Of the images, see there.
+        reading: What the files do not say of themselves.
         tiles: Where they are kept instead: on disk, so that what is in memory of them is there once for all processes.
     """
 
     def __init__(
-        self, scale: float, cache_bytes: int, nodata: int | None, num_bands: int, tiles: TileCache | None = None
+        self, scale: float, cache_bytes: int, reading: Reading, tiles: TileCache | None = None
     ) -> None:
         """Read nothing yet."""
-        self.scale, self.cache_bytes, self.nodata, self.num_bands = scale, cache_bytes, nodata, num_bands
-        self.tiles = tiles
-        self.cache: dict[Any, tuple[Tensor, Tensor | None]] = {}  # by file, or by (kind, file)
+        self.scale, self.cache_bytes, self.reading, self.tiles = scale, cache_bytes, reading, tiles
+        self.cache: dict[Any, tuple[Tensor, Tensor | None]] = {}  # by kind and what it is made of
         self.used_bytes = 0
 
     def image(self, file: ImageFile) -> tuple[Tensor, Tensor | None]:
         """Give an image, and where it holds data."""
         if isinstance(file, EncodedImage):  # what comes from a stream does not come again
             return self._decoded(file)
-        options = f"image x {self.scale}, nodata {self.nodata}, {self.num_bands} bands"
-        return self._kept(file, Path(file), options, lambda: self._decoded(file))
+        source = Path(file) if isinstance(file, str) else file
+        return self._kept("image", source, None, f"x {self.scale}, {self.reading}", lambda: self._decoded(source))
 
     def labels(self, sample: Sample) -> Tensor:
         """Give the labels of a sample that has a mask."""
         assert sample.mask is not None
-        options = f"mask x {self.scale}, {sample.label_map}"
-        return self._kept(sample.mask, sample.mask, options, lambda: (self._decoded_labels(sample), None))[0]
+        options = f"x {self.scale}, {sample.label_map}"
+        return self._kept("labels", sample.mask, sample.image, options, lambda: (self._decoded_labels(sample), None))[0]
 
     def regions(self, file: ImageFile, scores: RegionCache, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Region ids (H, W) of an image of this size, as float32, which holds them exactly; and their scores."""
@@ -64,18 +63,9 @@ class ImageReader:
         return cached
 
     def whole_image(self, file: ImageFile) -> tuple[Tensor, Tensor | None]:
-        """Decode an image at its own scale, and where it holds data; keep nothing. ValueError for other bands."""
-        pixels, valid = read_image_and_valid(file, self.nodata, num_bands=self.num_bands)
-        if pixels.shape[2] != self.num_bands:
-            raise ValueError(
-                f"{file} has {pixels.shape[2]} bands, mean and std have {self.num_bands}; give one value per band."
-            )
-        if valid is not None:
-            pixels[~valid] = 0  # whatever the file has there, also 65535, must not reach the statistics of a network
-        if pixels.dtype == np.uint16:
-            pixels = pixels.astype(np.float32) / np.float32(65535)
-        image = torch.from_numpy(pixels).permute(2, 0, 1)  # (H, W, C) -> (C, H, W)
-        return image, None if valid is None else torch.from_numpy(valid)
+        """Decode an image at its own scale, and where it holds data; keep nothing. RasterError for other bands."""
+        raster = read_raster(file, self.reading)
+        return torch.from_numpy(raster.input), None if raster.valid.all() else torch.from_numpy(raster.valid)
 
     def scaled_image(self, image: Tensor) -> Tensor:
         """Resize an image of its own scale."""
@@ -100,11 +90,17 @@ class ImageReader:
         return height, width
 
     def _kept(
-        self, key: Any, source: Path, options: str, decode: Callable[[], tuple[Tensor, Tensor | None]]
+        self,
+        kind: str,
+        source: Path | FileWindow,
+        onto: Path | FileWindow | None,
+        options: str,
+        decode: Callable[[], tuple[Tensor, Tensor | None]],
     ) -> tuple[Tensor, Tensor | None]:
         if self.tiles is None:
+            key = kind, source, onto
             return self.cache[key] if key in self.cache else self._keep(key, *decode())
-        tensors = self.tiles.get(source, options, lambda: _entry(*decode()))
+        tensors = self.tiles.get(source, f"{kind} {options}", lambda: _entry(*decode()), onto=onto)
         pixels = tensors["pixels"]
         return pixels if pixels.ndim == 2 else pixels.permute(2, 0, 1), tensors.get("valid")
 

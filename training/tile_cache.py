@@ -5,31 +5,33 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
 
+import rasterio
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 import co2s_hf
+from co2s_hf.raster.image import FileWindow
 
-FORMAT = 1
+FORMAT = 2
 """Of the entries; another one makes all of them again."""
 
-_SIDECARS = ("", ".msk", ".aux.xml")  # files next to an image that rasterio reads with it
+_SIDECARS = (".msk", ".aux.xml", ".xml")  # files next to an image that GDAL reads with it: these behind its name,
+_WORLD_FILES = ("{0}{2}w", "{0}{1}{2}w", "wld")  # and these in the place of its suffix: tfw, tifw
 _ABANDONED_S = 3600.0  # age at which an unfinished entry is that of a process which no longer runs
 
 
 class TileCache:
     """A folder of decoded images and masks that workers, processes and runs share.
 
-    An entry is what a file was decoded to, with what that depends on: path, size and time of the file and its sidecars,
-    options, versions. Entries are mapped into memory, not read: what of them is in memory at all, and shared by all
+    An entry is what a file, or a window of one, was decoded to, with what that depends on: path, size and time of the
+    file and its sidecars, of a mask also those of the image whose grid it lies on, options, versions. Entries are mapped into memory, not read: what of them is in memory at all, and shared by all
     processes, is up to the operating system. An entry that is damaged, out of date or from another decoder is made
     again; each process holds an entry against its checksum when it first uses it. Several processes may make the same
     one at once: each puts a whole file in its place. Where there is no room, nothing makes way, as every image comes
@@ -52,24 +54,34 @@ class TileCache:
         self.added_bytes = 0
         self.closed = False
 
-    def get(self, source: Path, options: str, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def get(
+        self,
+        source: Path | FileWindow,
+        options: str,
+        decode: Callable[[], dict[str, Tensor]],
+        *,
+        onto: Path | FileWindow | None = None,
+    ) -> dict[str, Tensor]:
         """Give the tensors of an entry, made by `decode` where there is none that can be used.
 
         Args:
-            source: The file that is decoded.
+            source: What is decoded.
             options: Everything else that the tensors depend on.
             decode: Makes them, contiguous.
+            onto: The image on whose grid they lie, of a mask.
 
         Returns:
             As `decode`; not to be written to.
         """
-        path = self.folder / f"{sha256(f'{os.path.abspath(source)} {options}'.encode()).hexdigest()[:32]}.safetensors"
-        made_of = None if path.name in self.checked else _made_of(source, options)
+        sources = [source] if onto is None else [source, onto]
+        places = [os.path.abspath(str(one)) for one in sources]
+        path = self.folder / f"{sha256(f'{places} {options}'.encode()).hexdigest()[:32]}.safetensors"
+        made_of = None if path.name in self.checked else _made_of(sources, options)
         tensors = _read(path, made_of)
         if tensors is not None:
             self.checked.add(path.name)
             return tensors
-        made_of = made_of or _made_of(source, options)  # ahead of decoding: the file may change meanwhile
+        made_of = made_of or _made_of(sources, options)  # ahead of decoding: the file may change meanwhile
         tensors = decode()
         self._write(path, tensors, made_of)
         return tensors
@@ -118,9 +130,18 @@ def _read(path: Path, made_of: str | None) -> dict[str, Tensor] | None:
     return tensors
 
 
-def _made_of(source: Path, options: str) -> str:
-    versions = [FORMAT, co2s_hf.__version__, version("pillow")]
-    return json.dumps([*versions, options, *(_state(Path(f"{source}{sidecar}")) for sidecar in _SIDECARS)])
+def _made_of(sources: Sequence[Path | FileWindow], options: str) -> str:
+    versions = [FORMAT, co2s_hf.__version__, rasterio.__version__, rasterio.__gdal_version__]
+    return json.dumps([*versions, options, *([_state(path) for path in _files_of(source)] for source in sources)])
+
+
+def _files_of(source: Path | FileWindow) -> list[Path]:
+    """The file, and every other one, there or not, in which GDAL looks for its place, its mask or its nodata value."""
+    path = source.path if isinstance(source, FileWindow) else source
+    letters = path.suffix[1:2], path.suffix[2:-1], path.suffix[-1:]
+    suffixes = [f".{pattern.format(*letters)}" for pattern in _WORLD_FILES]
+    world_files = [path.with_suffix(one) for suffix in suffixes for one in (suffix.lower(), suffix.upper())]
+    return [path, *(Path(f"{path}{sidecar}") for sidecar in _SIDECARS), *world_files]
 
 
 def _state(path: Path) -> tuple[int, int] | None:

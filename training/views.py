@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from torchvision.transforms.v2 import functional as F
 
-from co2s_hf.data.images import IGNORE
+from co2s_hf.data.label_map import IGNORE
 
 FLIP_PROBABILITY = 0.5
 # Strong view (spec section 7; the ranges of UniMatch, which the released Co2S keeps)
