@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,8 +16,12 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from co2s_hf.data.description import IGNORED, DatasetDescription, DescriptionError
+from co2s_hf.data.folders import DataError
 from co2s_hf.data.label_map import show_value
 from co2s_hf.pretrained_backbones import RGB
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.image import Band, NoData, Reading, unit_factors
+from co2s_hf.raster.read import open_image
 from training.methods import METHODS
 from training.models import MODELS
 from training.optim import TrainablePart
@@ -52,6 +57,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(**read_recipe(parser, Path(recipe)))
     arguments = parser.parse_args(argv)
     arguments.recipe = None if recipe is None else Path(recipe).name
+    arguments.file_bands = None
     if arguments.official and arguments.model == "co2s":
         arguments.discard_dinov3_prior = True
         arguments.trainable = "attention"
@@ -60,8 +66,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if arguments.dataset is not None:
         try:
             _fill_from_description(arguments)
-        except DescriptionError as error:
+        except (DescriptionError, RasterError) as error:
             parser.error(str(error))
+        for problem in _out_of_range(arguments):
+            parser.error(problem)
     return arguments
 
 
@@ -99,11 +107,14 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--validation_fraction", type=float, help="share of labelled images held out, by whole scenes")
     data.add_argument("--image_scale", type=float, default=1.0, help="factor on the size of every image")
     data.add_argument("--bands", nargs="+", help="names of the image bands in their order; default: red green blue")
-    data.add_argument("--image_mean", type=float, nargs="+", help="of each band, in [0, 1]; default: that of ImageNet")
-    data.add_argument("--image_std", type=float, nargs="+", help="of each band, in [0, 1]; default: that of ImageNet")
-    data.add_argument(
-        "--nodata", type=int, help="value of bands without data, where the files do not say it themselves"
-    )
+    for name in ("mean", "std"):
+        data.add_argument(
+            f"--image_{name}",
+            type=float,
+            nargs="+",
+            help="of each band, 255 and 65535 being 1, or in physical values; default: as dataset.yaml or ImageNet",
+        )
+    add_reading_arguments(data)
     data.add_argument(
         "--ignore_is_final", action="store_true", help="mask value 255 means left out, not: unlabelled, to be learned"
     )
@@ -217,6 +228,38 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_reading_arguments(group: Any) -> None:
+    """What a file may leave unsaid about its values; see `values_of`."""
+    group.add_argument("--nodata", type=float, help="value of bands without data, besides what the files say")
+    group.add_argument(
+        "--nodata_within",
+        type=float,
+        help="how far from --nodata values still are none, where connected to the border: 12 for the borders of JPEG",
+    )
+    group.add_argument("--scale", type=float, help="physical value = stored value * scale + offset; default: as in the")
+    group.add_argument("--offset", type=float, help="files, e.g. 1e-4 and -0.1 for reflectances of Sentinel-2")
+
+
+def values_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments say about stored values, for a `Reading`."""
+    nodata = None if arguments.nodata is None else NoData(arguments.nodata, arguments.nodata_within or 0.0)
+    return {"nodata": nodata, "scale": arguments.scale, "offset": arguments.offset}
+
+
+def complete_values(arguments: argparse.Namespace, said: Reading) -> list[str]:
+    """Fill in what the arguments leave unsaid about stored values; give the names of what was."""
+    filled = []
+    nodata = said.nodata
+    if arguments.nodata is None and nodata is not None and math.isfinite(nodata.value):  # others never are data
+        arguments.nodata = nodata.value
+        arguments.nodata_within = nodata.within if arguments.nodata_within is None else arguments.nodata_within
+        filled.append("nodata")
+    if arguments.scale is arguments.offset is None:  # the two of one source
+        arguments.scale, arguments.offset = said.scale, said.offset
+        filled += [name for name in ("scale", "offset") if getattr(said, name) is not None]
+    return filled
+
+
 def read_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     """Values of a recipe, each held against the argument of its name."""
     if not path.is_file():
@@ -256,18 +299,40 @@ def _fill_from_description(arguments: argparse.Namespace) -> None:
     if arguments.concepts is None:
         own = {one.name: list(one.concepts) for one in description.classes if one.concepts is not None}
         arguments.concepts = own or None
-    if arguments.nodata is None and not arguments.official:  # the released step knows no nodata
-        arguments.nodata = description.nodata
+    said = description.reading
+    complete_values(arguments, replace(said, nodata=None) if arguments.official else said)  # which knows no nodata
     bands = description.bands
     names = list(bands.names)
     for place, colour in zip(bands.rgb or (), RGB, strict=False):  # the names by which pretrained filters are kept
         names[place] = colour
-    if names != list(RGB):
-        largest = 255 if bands.dtype == "uint8" else 65535
-        arguments.bands = arguments.bands or names
-        for name, values in (("image_mean", bands.mean), ("image_std", bands.std)):
-            if getattr(arguments, name) is None and values is not None:
-                setattr(arguments, name, [value / largest for value in values])
+    if arguments.bands is None:
+        arguments.file_bands = list(bands.names)
+        arguments.bands = None if names == list(RGB) else names
+    if arguments.bands is None and arguments.official:  # released with the statistics of ImageNet
+        return
+    factors = _unit_factors(description, replace(said, **values_of(arguments)))
+    if arguments.image_mean is None and bands.mean is not None and factors is not None:
+        pairs = zip(bands.mean, factors, strict=True)
+        arguments.image_mean = [value / (1 / scale) + offset for value, (scale, offset) in pairs]  # 1/255 is not exact
+    if arguments.image_std is None and bands.std is not None and factors is not None:
+        arguments.image_std = [value / (1 / scale) for value, (scale, _) in zip(bands.std, factors, strict=True)]
+
+
+def _unit_factors(description: DatasetDescription, reading: Reading) -> list[tuple[float, float]] | None:
+    """Scale and offset of each band to what a model gets: as the first labelled image says, else as the type implies.
+
+    None where neither does; the check of all files says why.
+    """
+    count, dtype = description.bands.count, description.bands.dtype
+    try:
+        with open_image(description.find_split().labelled[0].image, reading) as file:
+            if file.palette is None:
+                return unit_factors(file.name, file.bands, reading)
+    except (DataError, RasterError, LookupError):
+        pass
+    white = {"uint8": 255, "uint16": 65535}.get(dtype)
+    factors = Band(1, "", "", dtype, None, white).factors(reading)
+    return None if factors is None else [factors] * count
 
 
 def _checked(parser: argparse.ArgumentParser, path: Path, action: argparse.Action, value: Any) -> Any:
@@ -306,6 +371,8 @@ def _contradictions(arguments: argparse.Namespace) -> list[str]:
         problems.append("--data_dir needs --classes: the class names in the order of the ids in the masks.")
     elif arguments.data_dir is None and not arguments.scenes:
         problems.append("give --dataset or --data_dir, or a recipe that draws `scenes`.")
+    if arguments.nodata_within is not None and arguments.nodata is arguments.dataset is None:
+        problems.append("--nodata_within says how far values may lie from --nodata: give both.")
     if arguments.unlabelled_stream is not None:
         if arguments.unlabelled is not None:
             problems.append("--unlabelled_stream comes instead of --unlabelled: leave out one of the two.")
@@ -369,14 +436,14 @@ def _ranges() -> Iterator[tuple[str, Callable[[float], bool], str]]:
     counts = ("max_steps", "batch_size", "gradient_accumulation_steps", "crop_px", "eval_every", "save_every")
     counts += ("log_every", "keep_checkpoints", "max_skipped_steps", "cpu_threads")
     yield from ((name, lambda value: value >= 1, "at least 1") for name in counts)
-    positive = ("image_scale", "image_std", "rare_class_temperature", "timeout_minutes", "tile_cache_gb")
+    positive = ("image_scale", "image_std", "scale", "rare_class_temperature", "timeout_minutes", "tile_cache_gb")
     yield from ((name, lambda value: 0 < value < math.inf, "a positive number") for name in positive)
     others = ("lr", "backbone_factor", "head_factor", "weight_decay", "stability_peak", "cache_gb")
-    others += ("seed", "num_workers", "burn_in_steps", "warmup_steps")
+    others += ("seed", "num_workers", "burn_in_steps", "warmup_steps", "nodata_within")
     yield from ((name, lambda value: 0 <= value < math.inf, "a number from 0 on") for name in others)
     shares = ("class_share", "feature_dropout", "threshold")
     yield from ((name, lambda value: 0 <= value <= 1, "a share from 0 to 1") for name in shares)
-    yield "image_mean", math.isfinite, "finite numbers"
+    yield from ((name, math.isfinite, "finite numbers") for name in ("image_mean", "nodata", "offset"))
     yield "hue_range", lambda value: 0 <= value <= 0.5, "turns of the colour circle from 0 to 0.5"
 
 

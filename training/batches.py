@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from co2s_hf.data.folders import Sample, read_labels
-from co2s_hf.data.images import IGNORE
+from co2s_hf.data.folders import Sample, read_sample
+from co2s_hf.data.label_map import IGNORE
+from co2s_hf.raster.image import Reading
 from training.purification.cache import RegionCache, visible_regions
 from training.purification.regions import NO_REGION
 
@@ -73,7 +74,7 @@ class Batch:
 
 
 class Normalise:
-    """Turns (…, C, H, W) uint8, or float32 in [0, 1], into float32 of the given mean and deviation per band."""
+    """Turns (…, C, H, W) as of `Raster.input` into float32 of a mean about 0 and a deviation about 1 per band."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
         """Take the numbers to the device of the images, once: from then on no call waits for it."""
@@ -93,8 +94,8 @@ class Crops:
     """What a batch is made of: the tensors of `Batch` that are no views, and the crops that views are made of.
 
     Attributes:
-        tensors: x, u_crop and p_crop are (B, C, S, S) as decoded, uint8 or, from 16 bits, float32 in [0, 1]; those of
-            the partners only where they are not in the batch. The others have the names that they have in `Batch`, and
+        tensors: x, u_crop and p_crop are (B, C, S, S) as decoded, uint8 or float32, see `Raster.input`; those of the
+            partners only where they are not in the batch. The others have the names that they have in `Batch`, and
             the smallest types that hold them.
         draws: Of u and p: for each position those of its strong views.
     """
@@ -116,10 +117,11 @@ class Crops:
         made |= {name: plane.long() for name, plane in made.items() if name == "y" or name.endswith("regions")}
         made["x"] = normalise(self.tensors["x"])
         for prefix, draws in self.draws.items():
-            images = _to_unit(self.tensors[f"{prefix}_crop"])
+            crops = self.tensors[f"{prefix}_crop"]
+            images, bounds = _to_unit(crops), [_bounds(crop) for crop in crops]
             made[f"{prefix}_w"] = normalise(images)
             for number, drawn in enumerate(zip(*draws, strict=True), start=1):
-                views = [strong_view(image, draw) for image, draw in zip(images, drawn, strict=True)]
+                views = [strong_view(*one) for one in zip(images, drawn, bounds, strict=True)]
                 made[f"{prefix}_s{number}"] = normalise(torch.stack(views))
         if "pairs" in made:
             own = [name for name in made if name.startswith("u_")]
@@ -145,13 +147,13 @@ class SemiDataset(Dataset[dict[str, Any]]):
         crop_px: Side S of the crops.
         seed: Draws the orders and the augmentations.
         views: What the method needs.
-        mean: Mean of every band of images in [0, 1]; subtracted.
+        mean: Mean of every band of images, see `Raster.unit`; subtracted.
         std: Standard deviation of every band; divided by.
         scale_range: Bounds of the random scale.
         image_scale: Factor on the size of every image ahead of anything else; 0.5 trains at half the resolution.
         hue_range: Largest turn of the hue in strong views, see `draw_strong`.
-        nodata: Value of pixels without data, see `read_image_and_valid`. Pixels without data enter no loss; the models
-            see them as padding, with 0 in every band.
+        reading: What the files do not say of themselves; None: nothing but the number of bands. Pixels without data
+            enter no loss; the models see them as padding, with 0 in every band.
         cache_bytes: Memory for decoded images and regions, shared by all workers of a loader.
         tiles: Where images are kept instead, for all workers and processes and for later runs.
         scores: Of the regions of unlabelled images, where `views` needs them.
@@ -172,7 +174,7 @@ class SemiDataset(Dataset[dict[str, Any]]):
         scale_range: tuple[float, float] = (0.5, 2.0),
         image_scale: float = 1.0,
         hue_range: float = HUE,
-        nodata: int | None = None,
+        reading: Reading | None = None,
         cache_bytes: int = 2 * 2**30,
         tiles: TileCache | None = None,
         scores: RegionCache | None = None,
@@ -187,7 +189,7 @@ class SemiDataset(Dataset[dict[str, Any]]):
         self.crop_px, self.scale_range, self.seed, self.views = crop_px, scale_range, seed, views
         self.hue_range, self.first_unlabelled = hue_range, first_unlabelled
         self.normalise = Normalise(mean, std)
-        self.read = ImageReader(image_scale, cache_bytes, nodata, len(mean), tiles)
+        self.read = ImageReader(image_scale, cache_bytes, reading or Reading(count=len(mean)), tiles)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Make the parts of one position, see `__getitems__`."""
@@ -280,9 +282,9 @@ class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     Args:
         samples: Samples with masks.
         image_scale: Factor on the size of every image; the labels keep their size, for predictions to be resized to.
-        mean: Mean of every band of images in [0, 1]; subtracted.
+        mean: Mean of every band of images, see `Raster.unit`; subtracted.
         std: Standard deviation of every band; divided by.
-        nodata: Value of pixels without data, see `read_image_and_valid`: their label becomes 255.
+        reading: See `SemiDataset`; the label of pixels without data becomes 255.
     """
 
     def __init__(
@@ -292,13 +294,13 @@ class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         mean: Sequence[float],
         std: Sequence[float],
         image_scale: float = 1.0,
-        nodata: int | None = None,
+        reading: Reading | None = None,
     ) -> None:
         """Take the list. Raises ValueError where a sample has no mask."""
         require_masks(samples)
         self.samples = tuple(samples)
         self.normalise = Normalise(mean, std)
-        self.read = ImageReader(image_scale, 0, nodata, len(mean))
+        self.read = ImageReader(image_scale, 0, reading or Reading(count=len(mean)))
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -307,11 +309,9 @@ class EvaluationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
         """Give pixel values (C, H, W) float32, labels (H', W') int64 as large as the mask file, and the file name."""
         sample = self.samples[index]
-        image, valid = self.read.whole_image(sample.image)
-        labels = torch.from_numpy(read_labels(sample)).long()
-        if valid is not None:
-            labels[~valid] = IGNORE
-        return self.normalise(self.read.scaled_image(image)), labels, sample.image.name
+        raster, labels = read_sample(sample, self.read.reading)
+        image = self.read.scaled_image(torch.from_numpy(raster.input))
+        return self.normalise(image), torch.from_numpy(labels).long(), sample.image.name
 
 
 def train_loader(
@@ -429,8 +429,13 @@ def _named(prefix: str, parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stack(planes: Sequence[Tensor]) -> Tensor:
-    """Stack planes; crops of 8 bits and of 16 bits, which are already in [0, 1], meet there."""
+    """Stack planes; crops of 8 bits and float ones, which are already on the scale of `Raster.unit`, meet there."""
     return torch.stack(list(planes) if len({plane.dtype for plane in planes}) == 1 else [_to_unit(p) for p in planes])
+
+
+def _bounds(crop: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Darkest and brightest value that a strong view of a crop may have; None for 8 bits, which lie in [0, 1]."""
+    return None if crop.dtype == torch.uint8 else (crop.amin().clamp_(max=0), crop.amax().clamp_(min=1))
 
 
 def _to_unit(image: Tensor) -> Tensor:

@@ -22,12 +22,14 @@ from transformers import AutoModelForSemanticSegmentation
 
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataError, Sample, check_labelled, find_split
-from co2s_hf.data.images import read_image
-from co2s_hf.pretrained_backbones import RGB
 from co2s_hf.publish.folder import CHECKSUMS, verify_checksums
-from training.arguments import plain_refusals
+from co2s_hf.raster.image import ImageFile, NoData, Reading
+from co2s_hf.raster.read import open_image, read_raster
+from training.arguments import add_reading_arguments, complete_values, plain_refusals, values_of
 from training.batches import EvaluationDataset
 from training.metrics import MeanIoU, PseudoLabelQuality
+from training.purification.pictures import show
+from training.records import LOOKED_AT
 from training.report import TITLES, class_table, draw_panel, write_metrics
 
 
@@ -124,7 +126,7 @@ def draw_examples(
         maps = {name: values.argmax(1)[0].byte().cpu().numpy() for name, values in logits.items()}
         rows.append(
             {
-                "image": _displayed(dataset.samples[index].image, model.config.bands),
+                "image": _displayed(dataset.samples[index].image, dataset.read.reading, model.config.bands),
                 "truth": labels.byte().numpy(),
                 **maps,
             }
@@ -132,20 +134,9 @@ def draw_examples(
     draw_panel(rows, tuple(model.config.id2label.values()), palette, path)
 
 
-def _displayed(path: Path, bands: Sequence[str] | None = None) -> np.ndarray:
-    """An image as 8 bit for the eye; 16-bit imagery is stretched between its 2nd and 98th percentile.
-
-    Of many bands, those named red, green and blue are shown, else the first three, of two the first.
-    """
-    image = read_image(path, num_bands=None if bands is None else len(bands))
-    if bands is not None and set(RGB) <= set(bands):
-        image = image[:, :, [bands.index(name) for name in RGB]]
-    elif image.shape[2] != 3:
-        image = image[:, :, : 3 if image.shape[2] > 3 else 1]
-    if image.dtype == np.uint8:
-        return image
-    low, high = np.percentile(image, (2, 98))
-    return (np.clip((image - low) / max(high - low, 1), 0, 1) * 255).astype(np.uint8)
+def _displayed(file: ImageFile, reading: Reading, bands: Sequence[str] | None = None) -> np.ndarray:
+    """An image (H, W, 3) as 8 bit for the eye; see `show`."""
+    return show(read_raster(file, reading), bands)
 
 
 def find_samples(arguments: argparse.Namespace, classes: tuple[str, ...]) -> tuple[Sample, ...]:
@@ -171,6 +162,36 @@ def find_samples(arguments: argparse.Namespace, classes: tuple[str, ...]) -> tup
     ).labelled
 
 
+def find_reading(
+    arguments: argparse.Namespace, samples: Sequence[Sample], config: Any, say: Callable[[str], None]
+) -> Reading:
+    """How the images are read: as the command line says, else their description, the files, and at last the model."""
+    bands = Reading.for_model(config)
+    if arguments.dataset is not None:
+        described = DatasetDescription.load(arguments.dataset).reading
+        complete_values(arguments, described)
+        bands = Reading(names=described.names)
+    trained = config.training_images or {}
+    value, scale, offset = (trained.get(name) for name in ("nodata", "scale", "offset"))
+    if scale is not None and _says_scale(samples, bands):
+        scale = offset = None
+    nodata = None if value is None else NoData(value, trained.get("nodata_within") or 0.0)
+    filled = complete_values(arguments, Reading(nodata=nodata, scale=scale, offset=offset))
+    if filled:
+        values = ", ".join(f"--{name} {getattr(arguments, name):g}" for name in filled)
+        say(f"as the model was trained: {values}")
+    return replace(bands, **values_of(arguments))
+
+
+def _says_scale(samples: Sequence[Sample], reading: Reading) -> bool:
+    """Whether files say themselves how their values become physical ones."""
+    for sample in samples[:: max(1, len(samples) // LOOKED_AT)]:
+        with open_image(sample.image, reading) as file:
+            if any(band.is_scaled for band in file.bands):
+                return True
+    return False
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluate from the command line and print the table."""
     parser = argparse.ArgumentParser(prog="eval_semi.py", description=__doc__.splitlines()[0])
@@ -184,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "--validation", nargs="+", help="globs, folders or .txt lists; default: of --data_dir every image with a mask"
     )
     parser.add_argument("--image_scale", type=float, default=1.0, help="factor on the size of every image, as trained")
-    parser.add_argument("--nodata", type=int, help="value of bands without data, as trained")
+    add_reading_arguments(parser)
     parser.add_argument("--threshold", type=float, default=0.95, help="confidence of a pseudo-label")
     parser.add_argument("--official", action="store_true", help="resize logits to the labels as the papers' code does")
     parser.add_argument("--output_dir", help="also write metrics.json and panel.png here")
@@ -201,7 +222,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         )
         config, classes = model.config, tuple(model.config.id2label.values())
         samples = find_samples(arguments, classes)
-        warnings = check_labelled(samples, classes, config.num_channels)
+        reading = find_reading(arguments, samples, config, accelerator.print)
+        warnings = check_labelled(samples, classes, reading)
     for warning in warnings:
         accelerator.print(f"warning: {warning}")
     dataset = EvaluationDataset(
@@ -209,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         mean=config.image_mean,
         std=config.image_std,
         image_scale=arguments.image_scale,
-        nodata=arguments.nodata,
+        reading=reading,
     )
     results = evaluate(model, dataset, accelerator, threshold=arguments.threshold, align_corners=arguments.official)
     if accelerator.is_main_process:

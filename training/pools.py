@@ -10,7 +10,10 @@ import numpy as np
 
 from co2s_hf.data.folders import Sample, read_labels
 from co2s_hf.data.hub import read_named
-from co2s_hf.data.images import IGNORE, EncodedImage, read_image_and_valid
+from co2s_hf.data.label_map import IGNORE
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.image import EncodedImage, FileWindow, Reading
+from co2s_hf.raster.read import open_image, read_raster
 
 WINDOW = 128
 """Images, still encoded, that are held at a time and whose order is shuffled."""
@@ -46,7 +49,7 @@ class LabelledPool:
         samples: Sequence[Sample],
         *,
         seed: int,
-        class_pixels: Mapping[Path, Sequence[int]] | None = None,
+        class_pixels: Mapping[Path | FileWindow, Sequence[int]] | None = None,
         temperature: float = 1.0,
     ) -> None:
         """Take the list, and the counts apart."""
@@ -110,7 +113,7 @@ class FilePool:
             raise ValueError(f"There are {len(self.areas)} areas of {count} images; expected one for each.")
         self.passes: dict[int, np.ndarray] = {}
 
-    def draw(self, position: int, rng: np.random.Generator) -> tuple[Path, Sample | None]:
+    def draw(self, position: int, rng: np.random.Generator) -> tuple[Path | FileWindow, Sample | None]:
         """Give the file of a position; and the sample whose labelled pixels must be left out, if there are any."""
         index = self._index(position)
         if index >= len(self.samples):
@@ -168,14 +171,12 @@ class ImageStream:
         self.window_number = -1
         self.windows: Iterator[list[EncodedImage]] | None = None
 
-    def check(self, num_bands: int) -> None:
-        """Decode the first image; the others come as they come. Raises ImageError, or StreamError for other bands."""
-        image = read_image_and_valid(self[0], num_bands=num_bands)[0]
-        if image.shape[2] != num_bands:
-            raise StreamError(
-                f"{self[0]} of {self.source[0]} has {image.shape[2]} bands, expected {num_bands} as the model takes. "
-                "Give --bands, or another stream."
-            )
+    def check(self, reading: Reading) -> None:
+        """Decode the first image; the others come as they come. StreamError where it cannot be read like this."""
+        try:
+            _ = read_raster(self[0], reading).input
+        except RasterError as error:
+            raise StreamError(f"The first image of {self.source[0]} does not fit the training: {error}") from error
 
     def draw(self, position: int, rng: np.random.Generator) -> tuple[EncodedImage, None]:
         """Give the image of a position of this process, and that none of its pixels is labelled."""
@@ -306,23 +307,23 @@ def _draw_pass(areas: np.ndarray, length: int, rng: np.random.Generator) -> np.n
     return rng.permuted(rng.permutation(pairs), axis=1).reshape(-1)
 
 
-def find_partly_labelled(
-    samples: Sequence[Sample], nodata: int | None = None, num_bands: int | None = None
-) -> list[tuple[Sample, float]]:
+def find_partly_labelled(samples: Sequence[Sample], reading: Reading) -> list[tuple[Sample, float]]:
     """Find the samples with masks where pixels hold data but have no label, and the share of the pixels that do.
 
     Args:
         samples: Samples with masks.
-        nodata: Value of pixels without data; those are not asked for a label.
-        num_bands: Of the images, see `read_image_and_valid`.
+        reading: How the images are read; pixels without data are not asked for a label.
     """
     found = []
     for sample in samples:
         unlabelled = read_labels(sample) == IGNORE
-        valid = read_image_and_valid(sample.image, nodata, num_bands=num_bands)[1] if unlabelled.any() else None
-        if valid is not None:
-            unlabelled &= valid
-        share = float(unlabelled.sum() / (unlabelled.size if valid is None else valid.sum().clip(min=1)))
+        if not unlabelled.any():
+            continue
+        valid = np.ones_like(unlabelled)
+        with open_image(sample.image, reading) as file:
+            if not file.hides_nothing:
+                valid = file.read().valid
+        share = float((unlabelled & valid).sum() / valid.sum().clip(min=1))
         if share > 0:
             found.append((sample, share))
     return found

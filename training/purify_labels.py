@@ -28,10 +28,13 @@ from transformers import AutoModelForSemanticSegmentation
 import co2s_hf  # noqa: F401  registers the models that a teacher can be
 from co2s_hf.data.description import DatasetDescription
 from co2s_hf.data.folders import DataError, DataSplit, check_split, find_split, read_labels
-from co2s_hf.data.images import IGNORE, IMAGE_SUFFIXES, read_image_and_valid, read_raw_mask
+from co2s_hf.data.label_map import IGNORE
 from co2s_hf.pretrained_backbones import RGB
+from co2s_hf.raster.ids import read_ids
+from co2s_hf.raster.image import FileWindow, Reading
+from co2s_hf.raster.read import IMAGE_SUFFIXES, read_raster
 from co2s_hf.text import concepts_for
-from training.arguments import DESCRIBED, plain_refusals
+from training.arguments import DESCRIBED, add_reading_arguments, complete_values, plain_refusals, values_of
 from training.parts.pseudo_labels import PseudoLabels
 from training.purification.build import ScorerKind, build_scorer
 from training.purification.cache import RegionCache
@@ -39,7 +42,7 @@ from training.purification.calibration import Calibration, CalibrationError, fit
 from training.purification.class_bank import NEGATIVES, TEMPLATES, ClassBank
 from training.purification.crops import CropOptions, Outside
 from training.purification.decisions import PurifierSettings, background_ids, purify
-from training.purification.generative import Reading
+from training.purification.generative import Reading as AnswerReading
 from training.purification.grounding import Frame
 from training.purification.pictures import read_natural_colours
 from training.purification.quality import PurificationQuality
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     say = accelerator.on_main_process(tqdm.write)  # above the progress bar
 
     with plain_refusals("purify_labels.py"):
-        split, bands = find_data(arguments)
+        split, bands, reading = find_data(arguments)
         bank = describe_classes(arguments, split)
         background = (
             background_ids(split.classes) if arguments.background is None else place(arguments.background, split)
@@ -69,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             background=background,
             veto=arguments.veto,
         )
-        maker = RegionMaker(arguments, settings, bands, len(split.classes), accelerator.device)
-        for warning in check_split(split, len(bands), decode_unlabelled=accelerator.is_main_process):
+        maker = RegionMaker(arguments, settings, bands, reading, len(split.classes), accelerator.device)
+        for warning in check_split(split, reading, decode_unlabelled=accelerator.is_main_process):
             say(f"warning: {warning}")
         images = [sample.image for sample in (*split.unlabelled, *split.labelled)]
         for image in images:
@@ -110,8 +113,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def find_data(arguments: argparse.Namespace) -> tuple[DataSplit, list[str]]:
-    """The images of a training, and the names of their bands."""
+def find_data(arguments: argparse.Namespace) -> tuple[DataSplit, list[str], Reading]:
+    """The images of a training, the names of their bands, and how they are read."""
     if arguments.dataset is not None:
         described = [name for name in (*DESCRIBED[1:], "bands") if getattr(arguments, name) is not None]
         if described:
@@ -120,12 +123,12 @@ def find_data(arguments: argparse.Namespace) -> tuple[DataSplit, list[str]]:
         bands = list(description.bands.names)
         for number, colour in zip(description.bands.rgb or (), RGB, strict=False):
             bands[number] = colour
-        if arguments.nodata is None:
-            arguments.nodata = description.nodata
+        complete_values(arguments, description.reading)
         if arguments.concepts is None:
             own = {one.name: list(one.concepts) for one in description.classes if one.concepts is not None}
             arguments.concepts = own or None
-        return description.find_split(), bands
+        reading = Reading(names=description.bands.names, **values_of(arguments))
+        return description.find_split(), bands, reading
     if not arguments.classes:
         raise DataError("--data_dir needs --classes: the class names in the order of the ids in the masks.")
     split = find_split(
@@ -140,7 +143,8 @@ def find_data(arguments: argparse.Namespace) -> tuple[DataSplit, list[str]]:
         validation_fraction=arguments.validation_fraction,
         seed=arguments.seed,
     )
-    return split, arguments.bands or list(RGB)
+    bands = arguments.bands or list(RGB)
+    return split, bands, Reading(names=tuple(bands), **values_of(arguments))
 
 
 def describe_classes(arguments: argparse.Namespace, split: DataSplit) -> ClassBank:
@@ -188,12 +192,13 @@ class RegionMaker:
         arguments: argparse.Namespace,
         settings: PurifierSettings,
         bands: Sequence[str],
+        reading: Reading,
         num_classes: int,
         device: torch.device,
     ) -> None:
         """Load the teacher, if there is one. Raises ValueError where the source needs what is not given."""
         self.source, self.settings, self.bands, self.device = arguments.regions, settings, list(bands), device
-        self.nodata, self.region_px, self.image_scale = arguments.nodata, arguments.region_px, arguments.image_scale
+        self.reading, self.region_px, self.image_scale = reading, arguments.region_px, arguments.image_scale
         self.of_teacher = self.source in get_args(RegionSource)
         self.folder = None if self.of_teacher or self.source == SUPERPIXELS else Path(self.source)
         if self.folder is not None and not self.folder.is_dir():
@@ -229,20 +234,27 @@ class RegionMaker:
 
     def parameters(self) -> dict[str, Any]:
         """Give what the regions depend on."""
-        values: dict[str, Any] = {"regions": self.source, "nodata": self.nodata, "bands": self.bands}
+        nodata = self.reading.nodata
+        values: dict[str, Any] = {
+            "regions": self.source,
+            "nodata": None if nodata is None else nodata.value,
+            "nodata_within": None if nodata is None else nodata.within or None,
+            "bands": self.bands,
+        }
         if self.source == SUPERPIXELS:
             values["region_px"] = self.region_px
         if self.of_teacher:
             values |= {"teacher": self.teacher_identity, "image_scale": self.image_scale}
+            values |= {"scale": self.reading.scale, "offset": self.reading.offset}
             for name in ("tau", "boundary_radius_px", "min_area_px", "max_regions"):
                 values[name] = getattr(self.settings, name)
         return values
 
-    def picture(self, file: Path) -> tuple[Tensor, Tensor]:
+    def picture(self, file: Path | FileWindow) -> tuple[Tensor, Tensor]:
         """Read what the vision-language model sees: (3, H, W) in [0, 1], and where there is data (H, W)."""
-        return read_natural_colours(file, bands=self.bands, nodata=self.nodata)
+        return read_natural_colours(file, self.reading, self.bands)
 
-    def regions(self, file: Path, image: Tensor, valid: Tensor) -> Tensor:
+    def regions(self, file: Path | FileWindow, image: Tensor, valid: Tensor) -> Tensor:
         """Find the regions of an image: (H, W) int64, -1 for none."""
         if self.of_teacher:
             pseudo = self.pseudo_labels(file, valid)
@@ -260,22 +272,22 @@ class RegionMaker:
         assert segments is not None
         return segments
 
-    def segments(self, file: Path, image: Tensor, valid: Tensor) -> Tensor | None:
+    def segments(self, file: Path | FileWindow, image: Tensor, valid: Tensor) -> Tensor | None:
         """Find the regions that do not come from pseudo-labels; None where they do."""
         if self.of_teacher:
             return None
         path = self.map_of(file)
         if path is None:
             return segment_regions(image, valid, region_px=self.region_px)
-        ids = torch.from_numpy(read_raw_mask(path).astype("int64"))
-        if ids.shape != valid.shape:
+        found = read_ids(path)
+        if found.values.shape != valid.shape:
             raise DataError(
-                f"{path} is of shape {tuple(ids.shape)}; expected {tuple(valid.shape)}, one region id for each pixel "
+                f"{path} is of shape {found.values.shape}; expected {tuple(valid.shape)}, one region id for each pixel "
                 f"of {file}."
             )
-        return number_regions(ids, valid)
+        return number_regions(torch.from_numpy(found.values), valid & torch.from_numpy(found.known))
 
-    def map_of(self, file: Path) -> Path | None:
+    def map_of(self, file: Path | FileWindow) -> Path | None:
         """Find the user's map for an image; None where regions come from elsewhere. Raises DataError without one."""
         if self.folder is None:
             return None
@@ -288,13 +300,11 @@ class RegionMaker:
         return found[0]
 
     @torch.no_grad()
-    def pseudo_labels(self, file: Path, valid: Tensor) -> PseudoLabels:
+    def pseudo_labels(self, file: Path | FileWindow, valid: Tensor) -> PseudoLabels:
         """Give the teacher's pseudo-labels of an image, (1, H, W) on the device."""
         assert self.teacher is not None
         config: Any = self.teacher.config
-        pixels, _ = read_image_and_valid(file, self.nodata, num_bands=len(self.bands))
-        image = torch.from_numpy(pixels.astype("float32") / (255 if pixels.dtype == "uint8" else 65535))
-        image = image.masked_fill(~valid[:, :, None], 0).permute(2, 0, 1)  # (H, W, C) -> (C, H, W)
+        image = torch.from_numpy(read_raster(file, self.reading).unit)
         mean, std = (torch.tensor(values)[:, None, None] for values in (config.image_mean, config.image_std))
         size = [max(1, int(side * self.image_scale + 0.5)) for side in valid.shape]
         if self.image_scale != 1:
@@ -344,7 +354,11 @@ def calibrate(
 
 
 def score_images(
-    accelerator: Accelerator, scorer: Scorer, maker: RegionMaker, cache: RegionCache, files: Sequence[Path]
+    accelerator: Accelerator,
+    scorer: Scorer,
+    maker: RegionMaker,
+    cache: RegionCache,
+    files: Sequence[Path | FileWindow],
 ) -> None:
     """Score the regions of the images that are not finished; each process takes a share of them."""
     rank, world_size = accelerator.process_index, accelerator.num_processes
@@ -478,7 +492,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--validation_fraction", type=float, help="share of labelled images held out, by whole scenes")
     data.add_argument("--seed", type=int, default=0, help="of the training: draws the validation scenes")
     data.add_argument("--bands", nargs="+", help="names of the image bands in their order; default: red green blue")
-    data.add_argument("--nodata", type=int, help="value of bands without data")
+    add_reading_arguments(data)
 
     model = parser.add_argument_group("model")
     model.add_argument("--scorer", choices=get_args(ScorerKind), default="dual_encoder", help="how the model is asked")
@@ -497,7 +511,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--outside", choices=get_args(Outside), default="blur", help="outside of a region in its 2nd view"
     )
     model.add_argument(
-        "--reading", choices=get_args(Reading), default="logits", help="of answers of --scorer generative"
+        "--reading", choices=get_args(AnswerReading), default="logits", help="of answers of --scorer generative"
     )
     model.add_argument("--orderings", type=int, default=2, help="orders of the options, for --scorer generative")
     model.add_argument("--frame", choices=get_args(Frame), help="of coordinates, for --scorer grounding")

@@ -32,9 +32,7 @@ class ImageReader:
         tiles: Where they are kept instead: on disk, so that what is in memory of them is there once for all processes.
     """
 
-    def __init__(
-        self, scale: float, cache_bytes: int, reading: Reading, tiles: TileCache | None = None
-    ) -> None:
+    def __init__(self, scale: float, cache_bytes: int, reading: Reading, tiles: TileCache | None = None) -> None:
         """Read nothing yet."""
         self.scale, self.cache_bytes, self.reading, self.tiles = scale, cache_bytes, reading, tiles
         self.cache: dict[Any, tuple[Tensor, Tensor | None]] = {}  # by kind and what it is made of

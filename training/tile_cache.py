@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import co2s_hf
+from co2s_hf.data.samples import path_of
 from co2s_hf.raster.image import FileWindow
 
 FORMAT = 2
@@ -31,11 +32,12 @@ class TileCache:
     """A folder of decoded images and masks that workers, processes and runs share.
 
     An entry is what a file, or a window of one, was decoded to, with what that depends on: path, size and time of the
-    file and its sidecars, of a mask also those of the image whose grid it lies on, options, versions. Entries are mapped into memory, not read: what of them is in memory at all, and shared by all
-    processes, is up to the operating system. An entry that is damaged, out of date or from another decoder is made
-    again; each process holds an entry against its checksum when it first uses it. Several processes may make the same
-    one at once: each puts a whole file in its place. Where there is no room, nothing makes way, as every image comes
-    once in a pass and none is worth more than another: what does not fit is decoded every time.
+    file and its sidecars, of a mask also those of the image whose grid it lies on, options, versions. Entries are
+    mapped into memory, not read: what of them is in memory at all, and shared by all processes, is up to the operating
+    system. An entry that is damaged, out of date or from another decoder is made again; each process holds an entry
+    against its checksum when it first uses it. Several processes may make the same one at once: each puts a whole file
+    in its place. Where there is no room, nothing makes way, as every image comes once in a pass and none is worth more
+    than another: what does not fit is decoded every time.
 
     Args:
         folder: Of the entries; is made.
@@ -137,7 +139,7 @@ def _made_of(sources: Sequence[Path | FileWindow], options: str) -> str:
 
 def _files_of(source: Path | FileWindow) -> list[Path]:
     """The file, and every other one, there or not, in which GDAL looks for its place, its mask or its nodata value."""
-    path = source.path if isinstance(source, FileWindow) else source
+    path = path_of(source)
     letters = path.suffix[1:2], path.suffix[2:-1], path.suffix[-1:]
     suffixes = [f".{pattern.format(*letters)}" for pattern in _WORLD_FILES]
     world_files = [path.with_suffix(one) for suffix in suffixes for one in (suffix.lower(), suffix.upper())]

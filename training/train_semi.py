@@ -28,10 +28,12 @@ from tqdm.auto import tqdm
 
 from co2s_hf.data import synthetic
 from co2s_hf.data.description import DatasetDescription
-from co2s_hf.data.folders import DataSplit, Sample, check_split, count_class_pixels, find_split
-from co2s_hf.data.images import ImageError, image_size
+from co2s_hf.data.folders import DataSplit, Sample, check_split, count_class_pixels, find_split, path_of
 from co2s_hf.data.label_map import LabelMapError
-from training.arguments import FREE, parse_arguments, plain_refusals
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.image import FileWindow, Reading
+from co2s_hf.raster.read import image_size
+from training.arguments import FREE, parse_arguments, plain_refusals, values_of
 from training.batches import EvaluationDataset, SemiDataset, TimedBatches, train_loader
 from training.checkpoints import (
     CheckpointError,
@@ -55,7 +57,7 @@ from training.publisher import LAST, MAIN, Publisher
 from training.purification.cache import CacheError, RegionCache
 from training.purification.decisions import PurifierSettings, background_ids
 from training.purification.purifier import Purifier
-from training.records import data_facts, describe_run, training_images
+from training.records import data_facts, describe_run, require_plausible_values, training_images
 from training.report import class_table, draw_curves, percent, write_metrics
 from training.tile_cache import TileCache
 from training.views import ViewNeeds
@@ -63,7 +65,7 @@ from training.views import ViewNeeds
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train, evaluate and leave a model folder; returns what metrics.json holds."""
-    with Signals() as signals, plain_end("train_semi.py", ImageError, LabelMapError, StreamError, CacheError):
+    with Signals() as signals, plain_end("train_semi.py", RasterError, LabelMapError, StreamError, CacheError):
         return train(arguments, signals)
 
 
@@ -95,11 +97,11 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         publisher = open_publisher(arguments, accelerator, say)
         with accelerator.main_process_first():
             split = find_data(arguments)
-        num_bands = model_config(arguments, split.classes).num_channels
-        warnings = check_split(split, num_bands, decode_unlabelled=accelerator.is_main_process)
+        reading = find_reading(arguments, split)
+        warnings = check_split(split, reading, decode_unlabelled=accelerator.is_main_process)
         is_final = arguments.official or arguments.ignore_is_final or arguments.unlabelled_stream is not None
-        partly = [] if is_final else find_partly_labelled(split.labelled, arguments.nodata, num_bands)
-        arguments.class_weights, class_pixels = count_imbalance(arguments, split)
+        partly = [] if is_final else find_partly_labelled(split.labelled, reading)
+        arguments.class_weights, class_pixels = count_imbalance(arguments, split, reading)
         scores, purifier = find_scores(arguments, split, partly)
         tiles = open_tile_cache(arguments)
     say(found(split, partly))
@@ -111,18 +113,15 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
     with plain_refusals("train_semi.py"):
         model = build_model(arguments, split.classes)
         select_trainable(model, arguments.trainable)
-    config = model.config
-    config.training_images = training_images(
-        split.labelled,
-        num_bands=num_bands,
-        nodata=arguments.nodata,
-        gsd_m=data_facts(arguments.data_dir).gsd_m,
-        image_scale=arguments.image_scale,
-    )
+        config = model.config
+        config.training_images = training_images(
+            split.labelled, reading, gsd_m=data_facts(arguments.data_dir).gsd_m, image_scale=arguments.image_scale
+        )
+        require_plausible_values(config)
     average_count = identity if accelerator.num_processes == 1 else lambda count: accelerator.reduce(count, "mean")
     with plain_refusals("train_semi.py"):
         method = METHODS[arguments.method].from_arguments(model, arguments, average_count, purifier=purifier)
-        pool = unlabelled_pool(arguments, split, partly, method.needs, num_bands, accelerator)
+        pool = unlabelled_pool(arguments, split, partly, method.needs, reading, accelerator)
     temperature = arguments.rare_class_temperature
     labelled = LabelledPool(
         split.labelled,
@@ -142,7 +141,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         scale_range=tuple(arguments.scale_range),
         image_scale=arguments.image_scale,
         hue_range=arguments.hue_range,
-        nodata=arguments.nodata,
+        reading=reading,
         cache_bytes=int(arguments.cache_gb * 2**30),
         tiles=tiles,
         scores=scores,
@@ -153,7 +152,7 @@ def train(arguments: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         mean=config.image_mean,
         std=config.image_std,
         image_scale=arguments.image_scale,
-        nodata=arguments.nodata,
+        reading=reading,
     )
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -384,15 +383,23 @@ def listed_data(arguments: argparse.Namespace) -> DataSplit:
     )
 
 
+def find_reading(arguments: argparse.Namespace, split: DataSplit) -> Reading:
+    """How images are read: the bands by the names that they have in the files, or else in the model."""
+    given = values_of(arguments)
+    if arguments.file_bands is not None:
+        return Reading(names=tuple(arguments.file_bands), **given)
+    return Reading.for_model(model_config(arguments, split.classes), **given)
+
+
 def count_imbalance(
-    arguments: argparse.Namespace, split: DataSplit
-) -> tuple[list[float] | None, dict[Path, list[int]] | None]:
+    arguments: argparse.Namespace, split: DataSplit, reading: Reading
+) -> tuple[list[float] | None, dict[Path | FileWindow, list[int]] | None]:
     """The class weights as numbers, and the pixels of each class in every labelled image; None where not asked for."""
     weights = arguments.class_weights
     balanced = weights == ["balanced"]
     class_pixels = None
     if balanced or arguments.rare_class_temperature is not None:
-        class_pixels = count_class_pixels(split.labelled, len(split.classes))
+        class_pixels = count_class_pixels(split.labelled, len(split.classes), reading)
         if not any(map(any, class_pixels.values())):
             raise ValueError(
                 "No pixel of the labelled images has a class, so --class_weights balanced and --rare_class_temperature "
@@ -443,7 +450,7 @@ def unlabelled_pool(
     split: DataSplit,
     partly: Sequence[tuple[Sample, float]],
     needs: ViewNeeds,
-    num_bands: int,
+    reading: Reading,
     accelerator: Accelerator,
 ) -> FilePool | ImageStream | None:
     """Where the unlabelled images of this process come from; None for a method that needs none."""
@@ -458,7 +465,7 @@ def unlabelled_pool(
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
         )
-        stream.check(num_bands)
+        stream.check(reading)
         return stream
     members = (*split.unlabelled, *(sample for sample, _ in partly))
     # The released code shows every image once in a pass, whatever its size.
@@ -515,7 +522,11 @@ def fingerprint_of(split: DataSplit) -> dict[str, list[str]]:
     """File names of each part, with those of masks: a run resumes on the images it started with."""
     return {
         part: [
-            " ".join("/".join(file.parts[-2:]) for file in (sample.image, sample.mask) if file is not None)
+            " ".join(
+                "/".join((*path_of(file).parts[-2:-1], file.name))
+                for file in (sample.image, sample.mask)
+                if file is not None
+            )
             for sample in getattr(split, part)
         ]
         for part in ("labelled", "unlabelled", "validation")

@@ -144,24 +144,28 @@ def draw_strong(rng: np.random.Generator, *, hue_range: float = HUE) -> StrongDr
     return StrongDraw(tuple(order) if jitter else (), *factors, bool(grey), sigma_px if blur else None)
 
 
-def strong_view(image: Tensor, draw: StrongDraw) -> Tensor:
+def strong_view(image: Tensor, draw: StrongDraw, bounds: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Jitter the colours, drop them, blur, as drawn; on whatever device the image is, without waiting for it.
 
     Images of three bands are taken for RGB. Of others only brightness, contrast (around the mean of all bands) and blur
     are varied: hue, saturation and grey have no meaning there.
 
     Args:
-        image: (C, S, S) float32 in [0, 1].
+        image: (C, S, S) float32.
         draw: What is done to it.
+        bounds: Smallest and largest value of the view; None for those of colours, 0 and 1. Reflectances of clouds lie
+            beyond white, elevations in metres far beyond: cut off at 1, a view would show them where its weak one, and
+            with it the pseudo-label, has something else. So floats may be as dark and as bright as they are already.
 
     Returns:
-        (C, S, S) float32 in [0, 1].
+        (C, S, S) float32 within the bounds.
     """
     is_rgb = image.shape[0] == 3
+    low, high = (0, 1) if bounds is None else bounds
     steps = (
-        lambda x: (x * draw.brightness).clamp_(0, 1),
-        lambda x: torch.lerp(_mean_grey(x), x, draw.contrast).clamp_(0, 1),
-        lambda x: torch.lerp(F.rgb_to_grayscale(x), x, draw.saturation).clamp_(0, 1) if is_rgb else x,
+        lambda x: (x * draw.brightness).clamp_(low, high),
+        lambda x: torch.lerp(_mean_grey(x), x, draw.contrast).clamp_(low, high),
+        lambda x: torch.lerp(F.rgb_to_grayscale(x), x, draw.saturation).clamp_(low, high) if is_rgb else x,
         lambda x: turn_hue(x, draw.hue) if is_rgb else x,
     )
     for step in draw.jitter:

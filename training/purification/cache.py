@@ -4,7 +4,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from co2s_hf.data.images import EncodedImage, ImageFile
+from co2s_hf.raster.image import EncodedImage, FileWindow, ImageFile
 from training.purification.calibration import Calibration
 from training.purification.regions import NO_REGION
 
@@ -28,7 +28,8 @@ class CacheError(ValueError):
 class RegionCache:
     """A folder of scores, all made with the same parameters.
 
-    Images are known by their content, so that a data set may move; a changed image is a new one.
+    Images are known by their content, so that a data set may move; a changed image is a new one, and so is every window
+    of a file.
 
     Args:
         folder: of the cache.
@@ -154,10 +155,14 @@ class RegionCache:
         """Hash of the content; of a file it is kept as long as size and time of the file stay."""
         if isinstance(image, EncodedImage):
             return sha256(image.data).hexdigest()[:32]
+        if isinstance(image, FileWindow):
+            place = image.top, image.left, image.height, image.width
+            return sha256(f"{self._name(image.path)} {place}".encode()).hexdigest()[:32]
         state = os.stat(image)
         known = str(image), state.st_size, state.st_mtime_ns
         if known not in self.names:
-            self.names[known] = sha256(Path(image).read_bytes()).hexdigest()[:32]
+            with open(image, "rb") as file:
+                self.names[known] = file_digest(file, "sha256").hexdigest()[:32]
         return self.names[known]
 
     def _require(self, parameters: dict[str, Any]) -> None:

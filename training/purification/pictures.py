@@ -6,34 +6,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from co2s_hf.data.images import ImageFile, read_image_and_valid
-from co2s_hf.pretrained_backbones import RGB
+from co2s_hf.raster.colours import natural_bands, stretched
+from co2s_hf.raster.image import ImageFile, Raster, Reading
+from co2s_hf.raster.read import read_raster
 
 
 def read_natural_colours(
-    file: ImageFile, *, bands: Sequence[str] | None = None, nodata: int | None = None
+    file: ImageFile, reading: Reading, bands: Sequence[str] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Read an image in red, green and blue, as bright as an eye would want it.
 
     Args:
-        file: image of any number of bands; of 16 bits, it is stretched between its 2nd and 98th percentile.
-        bands: their names; those named red, green and blue are taken. None: the first three, or a single one for all.
-        nodata: value of pixels without data, see `read_image_and_valid`.
+        file: image of any number of bands.
+        reading: how it is read.
+        bands: see `show`.
 
     Returns:
-        (3, H, W) float32 in [0, 1], and (H, W) bool, False where there is no data.
+        (3, H, W) float32 in [0, 1], 0 where there is no data, and (H, W) bool, False there.
     """
-    pixels, valid = read_image_and_valid(file, nodata, num_bands=None if bands is None else len(bands))
-    valid = np.ones(pixels.shape[:2], np.bool_) if valid is None else valid
-    if bands is not None and set(RGB) <= set(bands):
-        pixels = pixels[:, :, [list(bands).index(name) for name in RGB]]
-    elif pixels.shape[2] < 3:
-        pixels = pixels[:, :, [0, 0, 0]]
-    pixels = pixels[:, :, :3]
-    if pixels.dtype == np.uint8:
-        image = pixels.astype(np.float32) / 255
-    else:
-        low, high = np.percentile(pixels[valid], (2, 98)) if valid.any() else (0.0, 1.0)
-        image = ((pixels - low) / max(high - low, 1)).clip(0, 1).astype(np.float32)
-    image[~valid] = 0
-    return torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(valid)
+    raster = read_raster(file, reading)
+    picture = torch.from_numpy(show(raster, bands)).permute(2, 0, 1)  # (H, W, C) -> (C, H, W)
+    valid = torch.from_numpy(raster.valid)
+    return (picture / 255).masked_fill(~valid, 0).contiguous(), valid
+
+
+def show(raster: Raster, bands: Sequence[str] | None = None) -> np.ndarray:
+    """Give a picture (H, W, 3) uint8, white where there is no data; see `stretched`.
+
+    Args:
+        raster: the image.
+        bands: names of its bands, as a model or a data set calls them; None for those in the file.
+    """
+    names = [band.name for band in raster.bands] if bands is None else bands
+    colours = raster.colours
+    return stretched(colours[natural_bands(names if raster.palette is None else (), len(colours))], raster.valid)
