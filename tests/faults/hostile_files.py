@@ -272,7 +272,7 @@ def _card(folder: Path, canary: Path) -> None:
 
 
 def _space_words(folder: Path, canary: Path) -> None:
-    from co2s_hf.data.images import write_image
+    from co2s_hf.raster.write import write_image
 
     write_image(folder / "<b>a<script>.png".replace("/", ""), np.zeros((4, 4, 3), np.uint8))
     scene = scene_file.read_header(next(folder.iterdir()), max_megabytes=1, max_megapixels=1)

@@ -19,7 +19,7 @@ from huggingface_hub import constants
 
 from co2s_hf.__main__ import main as co2s
 from co2s_hf.data import synthetic
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.journal import Journal
 from co2s_hf.data.prepare import prepare_protocol
 from co2s_hf.geo.outputs import ENDINGS

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from co2s_hf.data.images import write_mask
+from co2s_hf.raster.write import write_mask
 from tests.faults import jobs, numerics, spoil
 from tests.faults.children import fresh
 from tests.faults.spoil import Spoiled

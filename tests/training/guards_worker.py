@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from accelerate.state import AcceleratorState
 
-from co2s_hf.data.images import ImageError
+from co2s_hf.raster.errors import RasterError
 from tests.faults.children import start_ranks, wait
 from tests.training.tiny_runs import tiny_arguments
 from training import train_semi
@@ -45,7 +45,7 @@ def miss_an_image(step):
 
     def missing(self, batch, progress):
         if progress.step == 2:
-            raise ImageError("a.png does not exist.")
+            raise RasterError("a.png does not exist.")
         return step(self, batch, progress)
 
     Co2S.step = missing

@@ -216,9 +216,10 @@ def test_a_description_fills_in_bands_statistics_and_nodata(described):
     plain = parse_arguments(["--dataset", described])
     assert plain.bands is plain.image_mean is plain.image_std is plain.nodata is None  # RGB keeps the students' own
     bands = Bands(("nir", "r", "g", "b"), "uint16", rgb=(1, 2, 3), mean=(65535.0, 0.0, 0.0, 6553.5), std=(655.35,) * 4)
-    replace(DatasetDescription.load(described), bands=bands, nodata=0).save(described, force=True)
+    replace(DatasetDescription.load(described), bands=bands, nodata=NoData(0, within=2)).save(described, force=True)
     filled = parse_arguments(["--dataset", described])
-    assert filled.bands == ["nir", "red", "green", "blue"] and filled.nodata == 0
+    assert filled.bands == ["nir", "red", "green", "blue"] and filled.file_bands == ["nir", "r", "g", "b"]
+    assert (filled.nodata, filled.nodata_within) == (0, 2)
     assert filled.image_mean == pytest.approx([1, 0, 0, 0.1]) and filled.image_std == pytest.approx([0.01] * 4)
     own = parse_arguments(["--dataset", described, "--image_std", "1", "1", "1", "1", "--nodata", "7"])
     assert own.image_std == [1] * 4 and own.nodata == 7

@@ -5,7 +5,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from co2s_hf.data.folders import Sample
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.raster.image import NoData, Reading
+from co2s_hf.raster.write import write_image, write_mask
 from tests.training.tiny_runs import tensors_of
 from training.batches import MAX_REGIONS, Batch, EvaluationDataset, SemiDataset, TimedBatches, collate, train_loader
 from training.pools import FilePool, LabelledPool, find_partly_labelled
@@ -287,11 +288,16 @@ def test_datasets_refuse(samples, noisy):
         _dataset(noisy, [])
     with pytest.raises(ValueError, match=r"1 samples have no mask, such as i4\.png"):
         _dataset(samples[:5], noisy)
-    with pytest.raises(ValueError, match=r"i\d\.png has 3 bands, mean and std have 1"):
+    with pytest.raises(ValueError, match=r"i\d\.png has 3 bands; expected 1"):
         _dataset(noisy, noisy, mean=(0.5,), std=(0.5,))[0]
 
 
 # ---- nodata ----
+
+
+def without(value):
+    """Three bands, and a value that means no data."""
+    return Reading(count=3, nodata=NoData(value))
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +352,7 @@ def test_a_pixel_that_mixes_data_with_none_does_not_count(tmp_path):
     write_mask(tmp_path / "m.png", np.zeros((16, 16), np.uint8))
     sample = Sample(tmp_path / "a.png", tmp_path / "m.png", "a")
     for ratio, first in ((1, 7), (2, 15), (0.5, 4)):  # the border pixel at 2 and at 0.5 is a mixture
-        fields = dict(crop_px=32, scale_range=(ratio, ratio), nodata=9)
+        fields = dict(crop_px=32, scale_range=(ratio, ratio), reading=without(9))
         position = _position(_dataset([sample], [sample], **fields), 0)
         image, inside = position["u_w"], position["u_valid"]
         side = int(16 * ratio)
@@ -364,7 +370,7 @@ def test_evaluation_ignores_pixels_without_data(holey, tmp_path):
     write_image(tmp_path / "a.png", np.dstack([np.arange(4, dtype=np.uint8)[None]] * 3))
     write_mask(tmp_path / "m.png", np.zeros((1, 4), np.uint8))
     sample = Sample(tmp_path / "a.png", tmp_path / "m.png", "a")
-    assert EvaluationDataset([sample], nodata=2, **NORMALISED)[0][1].tolist() == [[0, 0, 255, 0]]
+    assert EvaluationDataset([sample], reading=without(2), **NORMALISED)[0][1].tolist() == [[0, 0, 255, 0]]
     assert EvaluationDataset([sample], **NORMALISED)[0][1].tolist() == [[0, 0, 0, 0]]
 
 
@@ -383,15 +389,15 @@ def scribbled(tmp_path_factory):
 
 
 def test_partly_labelled_samples_are_found_with_their_unlabelled_share(scribbled, noisy, tmp_path):
-    assert find_partly_labelled([*noisy, scribbled]) == [(scribbled, 0.75)]
+    assert find_partly_labelled([*noisy, scribbled], Reading(count=3)) == [(scribbled, 0.75)]
     pixels = np.full((32, 32, 3), 100, np.uint8)
     pixels[:, 8:24] = 0
     write_image(tmp_path / "i.png", pixels)
     holey = Sample(tmp_path / "i.png", scribbled.mask, "h")
-    assert find_partly_labelled([holey], nodata=0) == [(holey, 0.5)]
+    assert find_partly_labelled([holey], without(0)) == [(holey, 0.5)]
     pixels[:, 8:] = 0
     write_image(tmp_path / "i.png", pixels)
-    assert find_partly_labelled([holey], nodata=0) == []
+    assert find_partly_labelled([holey], without(0)) == []
 
 
 def test_only_unlabelled_pixels_of_a_labelled_image_join_the_pool(scribbled, samples):

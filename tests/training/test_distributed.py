@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.raster.write import write_image, write_mask
 from tests.training.distributed_worker import METHODS
 from tests.training.tiny_runs import (
     SCRIPT,

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from co2s_hf.data.folders import Sample
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.raster.image import NoData, Reading
+from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from training.batches import EvaluationDataset
 from training.eval_semi import _displayed, evaluate, main, predict
@@ -95,8 +96,8 @@ def test_pixels_without_data_are_not_measured(tmp_path, accelerator):
     write_image(tmp_path / "i.png", pixels)
     write_mask(tmp_path / "m.png", np.ones((4, 4), np.uint8))
     samples = [Sample(tmp_path / "i.png", tmp_path / "m.png", "i")]
-    for nodata, right, counted in ((7, 12, 12), (None, 12, 16)):
-        dataset = EvaluationDataset(samples, mean=(0.0,) * 3, std=(1.0,) * 3, nodata=nodata)
+    for reading, right, counted in ((Reading(nodata=NoData(7)), 12, 12), (None, 12, 16)):
+        dataset = EvaluationDataset(samples, mean=(0.0,) * 3, std=(1.0,) * 3, reading=reading)
         results = evaluate(ByBrightness(), dataset, accelerator, threshold=0.9)
         assert results["clip"]["overall_accuracy"] == results["clip"]["pseudo_label_precision"] == right / counted
         assert results["dinov3"]["overall_accuracy"] == 0
@@ -106,10 +107,11 @@ def test_named_colours_of_many_bands_are_shown(tmp_path):
     pixels = np.arange(16, dtype=np.uint8).reshape(2, 2, 4)
     Image.fromarray(pixels).save(tmp_path / "i.png")
     bands = ["nir", "blue", "green", "red"]
-    assert _displayed(tmp_path / "i.png", bands).tolist() == pixels[:, :, [3, 2, 1]].tolist()
-    assert _displayed(tmp_path / "i.png", ["a", "b", "c", "d"]).tolist() == pixels[:, :, :3].tolist()
+    four, two = Reading(count=4), Reading(count=2)
+    assert _displayed(tmp_path / "i.png", four, bands).tolist() == pixels[:, :, [3, 2, 1]].tolist()
+    assert _displayed(tmp_path / "i.png", four, ["a", "b", "c", "d"]).tolist() == pixels[:, :, :3].tolist()
     Image.fromarray(pixels[:, :, :2].copy(), "LA").save(tmp_path / "two.png")
-    assert _displayed(tmp_path / "two.png", ["a", "b"]).tolist() == pixels[:, :, :1].tolist()
+    assert _displayed(tmp_path / "two.png", two, ["a", "b"]).tolist() == pixels[:, :, [0, 0, 0]].tolist()
 
 
 def test_logits_are_resized_to_the_labels(tiny_model, accelerator):
@@ -126,8 +128,8 @@ def test_logits_are_resized_to_the_labels(tiny_model, accelerator):
 
 def test_images_of_16_bits_are_stretched_for_the_eye(tmp_path):
     write_image(tmp_path / "deep.png", np.linspace(1000, 3000, 64).reshape(8, 8, 1).astype(np.uint16))
-    shown = _displayed(tmp_path / "deep.png")
-    assert shown.dtype == np.uint8 and shown.shape == (8, 8, 1)
+    shown = _displayed(tmp_path / "deep.png", Reading())
+    assert shown.dtype == np.uint8 and shown.shape == (8, 8, 3)
     assert shown.min() == 0 and shown.max() == 255
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch.optim import AdamW
 from torch.utils.data import DataLoader, Dataset
 
-from co2s_hf.data.images import ImageError
+from co2s_hf.raster.errors import RasterError
 from co2s_hf.data.synthetic import CLASSES
 from co2s_hf.publish.folder import CHECKSUMS, FolderError, check_folder
 from tests.faults import children
@@ -295,11 +295,11 @@ class Missing(Dataset):
         return 1
 
     def __getitem__(self, index):
-        raise ImageError("a.png does not exist.")
+        raise RasterError("a.png does not exist.")
 
 
 def test_an_error_of_a_worker_is_one_sentence_too(capsys):
-    with pytest.raises(SystemExit) as ended, plain_end("train", ImageError):
+    with pytest.raises(SystemExit) as ended, plain_end("train", RasterError):
         next(iter(DataLoader(Missing(), num_workers=1)))
     assert ended.value.code == 2
     assert capsys.readouterr().err.endswith(

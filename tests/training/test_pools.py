@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from co2s_hf.data.folders import Sample
-from co2s_hf.data.images import EncodedImage, read_image, write_image
+from co2s_hf.raster.image import EncodedImage, Reading
+from co2s_hf.raster.read import read_raster
+from co2s_hf.raster.write import write_image
 from tests.training.tiny_runs import encode, write_shards
 from training.pools import WINDOW, FilePool, ImageStream, LabelledPool, StreamError
 
@@ -58,7 +60,7 @@ def picture(number):
 
 
 def shown(image):
-    red, green, _ = read_image(image)[0, 0].tolist()
+    red, green, _ = read_raster(image).pixels[:, 0, 0].tolist()
     return red + 256 * green
 
 
@@ -73,7 +75,7 @@ def shards(tmp_path_factory):
 
 def test_a_stream_shows_every_image_once_in_a_pass_and_never_ends(shards):
     stream = ImageStream([shards], seed=0, batch_size=2)
-    stream.check(num_bands=3)
+    stream.check(Reading(count=3))
     seen = numbers(stream, range(3 * WINDOW))
     assert set(seen) == set(range(300))
     assert max(seen.count(number) for number in set(seen)) == 2
@@ -122,8 +124,8 @@ def test_refuses_streams_without_images(tmp_path, shards):
         ImageStream([str(tmp_path / "nothing")], seed=0, batch_size=2)
     with pytest.raises(StreamError, match="has the columns .*expected tiff.*--stream_column"):
         ImageStream([shards], "tiff", seed=0, batch_size=2)
-    with pytest.raises(StreamError, match="has 3 bands, expected 4 as the model takes"):
-        ImageStream([shards], seed=0, batch_size=2).check(num_bands=4)
+    with pytest.raises(StreamError, match="first image of .*tile00.* has 3 bands; expected 4"):
+        ImageStream([shards], seed=0, batch_size=2).check(Reading(count=4))
     write_shards(tmp_path / "few", [picture(0)], shards=1)
     with pytest.raises(StreamError, match="has no image for process 1 of 2"):
         ImageStream([str(tmp_path / "few")], seed=0, batch_size=2, rank=1, world_size=2)[0]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.synthetic import CLASSES, draw_scene
 from tests.training.tiny_runs import STAND_INS, tiny_arguments
 from training.purification.cache import RegionCache

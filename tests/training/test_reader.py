@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 
 from co2s_hf.data.folders import Sample
-from co2s_hf.data.images import EncodedImage, write_image, write_mask
 from co2s_hf.data.label_map import LabelMap
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.image import EncodedImage, NoData, Reading
+from co2s_hf.raster.write import write_image, write_mask
 from tests.training.tiny_runs import tensors_of
 from training.batches import SemiDataset, train_loader
 from training.pools import FilePool, LabelledPool
@@ -31,6 +33,9 @@ def files(tmp_path_factory):
     return folder
 
 
+RGB = Reading(count=3)
+
+
 def tiles(folder, limit_bytes=2**24):
     return TileCache(folder / "tiles", limit_bytes=limit_bytes)
 
@@ -45,12 +50,13 @@ def assert_same(one, two):
     [("rgb.png", 3, None), ("rgb.jpg", 3, 7), ("grey.png", 1, 9), ("16bit.png", 1, None), ("alpha.png", 3, None)],
 )
 def test_images_come_back_as_they_were(name, bands, nodata, scale, files, tmp_path):
-    plain = ImageReader(scale, 0, nodata, bands)
+    reading = Reading(count=bands, nodata=None if nodata is None else NoData(nodata))
+    plain = ImageReader(scale, 0, reading)
     image, valid = plain.image(files / name)
     assert (valid is None) == (name in ("rgb.png", "16bit.png", "rgb.jpg")) or nodata is not None
     for reader in (
-        ImageReader(scale, 2**20, nodata, bands),
-        *(ImageReader(scale, 0, nodata, bands, tiles(tmp_path)),) * 2,
+        ImageReader(scale, 2**20, reading),
+        *(ImageReader(scale, 0, reading, tiles(tmp_path)),) * 2,
     ):
         for _ in range(2):
             again, counts = reader.image(files / name)
@@ -63,40 +69,42 @@ def test_images_come_back_as_they_were(name, bands, nodata, scale, files, tmp_pa
 
 def test_options_do_not_mix(files, tmp_path):
     shapes = []
-    for scale, nodata, bands in ((1.0, None, 3), (0.5, None, 3), (1.0, None, 4), (1.0, 0, 3)):
+    readings = (RGB, Reading(count=4), Reading(count=3, nodata=NoData(0)), Reading(count=3, nodata=NoData(0, within=2)))
+    others = (Reading(count=3, scale=0.5), Reading(count=3, offset=0.5))
+    for scale, reading in ((1.0, RGB), (0.5, RGB), *((1.0, reading) for reading in (*readings[1:], *others))):
         for _ in range(2):
-            shapes.append(ImageReader(scale, 0, nodata, bands, tiles(tmp_path)).image(files / "alpha.png")[0].shape)
-    assert shapes == [(3, 30, 22)] * 2 + [(3, 15, 11)] * 2 + [(4, 30, 22)] * 2 + [(3, 30, 22)] * 2
-    assert len(list((tmp_path / "tiles").iterdir())) == 4
+            shapes.append(ImageReader(scale, 0, reading, tiles(tmp_path)).image(files / "alpha.png")[0].shape)
+    assert shapes == [(3, 30, 22)] * 2 + [(3, 15, 11)] * 2 + [(4, 30, 22)] * 2 + [(3, 30, 22)] * 8
+    assert len(list((tmp_path / "tiles").iterdir())) == 7
 
 
 def test_labels_come_back_as_they_were(files, tmp_path):
     maps = (None, LabelMap(((0, 2), (1, 1), (2, 0))), LabelMap(((0, 255), (1, 1), (2, 0))))
     for label_map in maps:
         sample = Sample(files / "rgb.png", files / "mask.png", "s", label_map)
-        expected = ImageReader(0.5, 0, None, 3).labels(sample)
+        expected = ImageReader(0.5, 0, RGB).labels(sample)
         for _ in range(2):
-            assert_same(ImageReader(0.5, 0, None, 3, tiles(tmp_path)).labels(sample), expected)
+            assert_same(ImageReader(0.5, 0, RGB, tiles(tmp_path)).labels(sample), expected)
     assert len(list((tmp_path / "tiles").iterdir())) == len(maps)
 
 
 def test_with_tiles_nothing_is_kept_in_memory(files, tmp_path, monkeypatch):
-    reader = ImageReader(1.0, 2**20, None, 3, tiles(tmp_path))
+    reader = ImageReader(1.0, 2**20, RGB, tiles(tmp_path))
     reader.image(files / "rgb.png")
     assert not reader.cache
-    monkeypatch.setattr("training.reader.read_image_and_valid", None)  # would fail
+    monkeypatch.setattr("training.reader.read_raster", None)  # would fail
     assert reader.image(files / "rgb.png")[0].shape == (3, 30, 22)
 
 
 def test_images_of_a_stream_are_not_kept(files, tmp_path):
-    reader = ImageReader(1.0, 2**20, None, 3, tiles(tmp_path))
+    reader = ImageReader(1.0, 2**20, RGB, tiles(tmp_path))
     reader.image(EncodedImage("one", (files / "rgb.png").read_bytes()))
     assert not reader.cache and not list((tmp_path / "tiles").iterdir())
 
 
 def test_a_file_of_other_bands_is_named(files):
-    with pytest.raises(ValueError, match=r"grey\.png has 1 bands, mean and std have 3; give one value per band"):
-        ImageReader(1.0, 0, None, 3).image(files / "grey.png")
+    with pytest.raises(RasterError, match=r"grey\.png has 1 band; expected 3"):
+        ImageReader(1.0, 0, RGB).image(files / "grey.png")
 
 
 # ---- the batches that come of it ----

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from co2s_hf.data.folders import Sample
-from co2s_hf.data.images import write_image
+from co2s_hf.raster.image import NoData, Reading
+from co2s_hf.raster.write import write_image
 from co2s_hf.publish.card import DataFacts
 from training.records import data_facts, machine, training_images, versions
 
@@ -38,9 +39,20 @@ def test_images_of_training_are_recorded_as_the_model_sees_them(tmp_path):
         path = tmp_path / f"{index}.png"
         write_image(path, np.full((4, 4, 3), value, np.uint8))
         samples.append(Sample(path, None, None))
-    found = training_images(samples, num_bands=3, nodata=0, gsd_m=0.3, image_scale=0.5)
-    assert found == {"gsd_m": 0.6, "dtype": "uint8", "mean": [0.6] * 3, "std": [0.4] * 3}
-    assert training_images(samples[2:], num_bands=3, nodata=None, gsd_m=None, image_scale=1)["gsd_m"] is None
+    found = training_images(samples, Reading(count=3, nodata=NoData(0)), gsd_m=0.3, image_scale=0.5)
+    assert found == {
+        "gsd_m": 0.6,
+        "dtype": "uint8",
+        "mean": [0.6] * 3,
+        "std": [0.4] * 3,
+        "scale": None,
+        "offset": None,
+        "nodata": 0,
+        "nodata_within": 0,
+        "bands_found_by": "order",
+    }
+    unknown = training_images(samples[2:], Reading(), gsd_m=None, image_scale=1)
+    assert unknown["gsd_m"] is None and unknown["nodata"] is None
 
 
 def test_who_made_the_numbers():

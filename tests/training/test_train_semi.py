@@ -24,7 +24,8 @@ from transformers import AutoImageProcessor, AutoModel, Dinov2Config, Dinov2Mode
 
 from co2s_hf import Co2SForSemanticSegmentation
 from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
-from co2s_hf.data.images import read_image, write_image, write_mask
+from co2s_hf.raster.read import read_raster
+from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.label_map import LabelMap
 from tests.training.tiny_runs import (
     SCRIPT,
@@ -161,7 +162,7 @@ def test_six_bands_of_16_bits_train_save_load_and_predict(six_bands, students, c
     processor, model = AutoImageProcessor.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     assert processor.image_mean == model.config.image_mean == [0.03] * 6
     assert (model.config.bands, model.config.band_adaptation) == (BANDS, "rgb_and_mean")
-    image = read_image(six_bands / "images" / "i5.tif")
+    image = np.moveaxis(read_raster(six_bands / "images" / "i5.tif").pixels, 0, 2)
     assert image.dtype == np.uint16
     with torch.no_grad():
         outputs = model(**processor(image, return_tensors="pt"))
