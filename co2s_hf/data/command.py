@@ -138,7 +138,7 @@ def _split(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         group=group,
         validation_fraction=fraction,
-        class_pixels=count_class_pixels(training, len(pool.classes)),
+        class_pixels=count_class_pixels(training, len(pool.classes), description.reading),
     )
     if pool.validation:
         split = replace(split, validation=pool.validation)

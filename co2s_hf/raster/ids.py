@@ -1,7 +1,6 @@
 """What masks hold: ids or colours as they stand in the file, and where the file says that there is no label."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from .errors import RasterError
 from .grid import Grid
-from .image import FileWindow
+from .image import ImageFile
 from .read import RasterFile, open_image
 
 
@@ -28,7 +27,7 @@ class Ids:
     moved: bool = False
 
 
-def read_ids(source: Path | FileWindow, *, onto: Grid | None = None) -> Ids:
+def read_ids(source: ImageFile, *, onto: Grid | None = None) -> Ids:
     """Decode a mask as it is stored, for a label map to interpret.
 
     Args:

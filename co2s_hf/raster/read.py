@@ -43,6 +43,9 @@ _DRIVERS = {
 }
 _SUFFIXES = {"GTiff": ".tif", "PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp"}
 
+# As GDAL names the compression inside of a TIFF. LERC and WebP may be lossless, too, and do not say so reliably.
+_LOSSY = ("JPEG", "YCBCR JPEG", "JPEG2000", "JP2000", "WEBP", "LERC", "LERC_DEFLATE", "LERC_ZSTD", "JXL")
+
 MAX_PIXELS_VARIABLE = "CO2S_MAX_PIXELS"
 """Environment variable with the most pixels that are read at once (default 178 956 970, as Pillow's limit).
 
@@ -116,6 +119,15 @@ def image_driver(source: ImageFile) -> str:
 def file_suffix(source: ImageFile) -> str:
     """Give the one of `IMAGE_SUFFIXES` that the format has, whatever the name; other formats raise a `RasterError`."""
     return _SUFFIXES[image_driver(source)]
+
+
+def is_lossy(source: ImageFile) -> bool:
+    """Whether the compression may have changed pixels: JPEG, WebP, JPEG 2000 and so on, by themselves or in a TIFF."""
+    with open_image(source) as file:
+        if file.dataset.driver in ("JPEG", "WEBP"):
+            return True
+        structure = file.dataset.tags(ns="IMAGE_STRUCTURE")
+        return structure.get("COMPRESSION", "").upper() in _LOSSY
 
 
 @contextmanager
@@ -494,6 +506,7 @@ __all__ = [
     "gdal_environment",
     "image_driver",
     "image_size",
+    "is_lossy",
     "open_image",
     "open_raster",
     "quiet",
