@@ -103,8 +103,10 @@ def _whole_numbers(name: str, values: NDArray[Any], known: NDArray[np.bool_]) ->
                 f"{name} holds {broken[0]:g}; expected whole numbers, one id of a class per pixel. Export it as "
                 "integers."
             )
-    if seen.size and not -(2**63) <= (largest := max(seen.min(), seen.max(), key=abs)) < 2**63:
-        raise RasterError(f"{name} holds the id {int(largest)}; expected ids below 2^63. Renumber the classes.")
+    ends = (seen.min().item(), seen.max().item()) if seen.size else ()
+    outside = [one for one in ends if not -(2**63) <= one < 2**63]
+    if outside:
+        raise RasterError(f"{name} holds the id {outside[0]:.0f}; expected ids of 64 bits. Renumber the classes.")
     if values.dtype.kind == "f" or values.dtype == np.uint64:
         values = np.where(known, values, values.dtype.type(0))
     return values.astype(np.int64)

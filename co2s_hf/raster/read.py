@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.shutil import copy
 from rasterio.windows import Window
 from scipy.ndimage import label
@@ -167,8 +167,9 @@ def gdal_environment() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Where a raster without a place is allowed, rasterio need not warn of it."""
+    """Where a raster without a place is allowed, or with both nodata and alpha, rasterio need not warn of it."""
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NodataShadowWarning)
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
@@ -212,7 +213,7 @@ class RasterFile:
             self._corner = source.top, source.left
             rows = slice(source.top, source.top + source.height)
             self.grid = self._whole.window(rows, slice(source.left, source.left + source.width))
-        every = [_band(dataset, number) for number in dataset.indexes]
+        every = [_band(dataset, *each) for each in zip(dataset.indexes, _nodata_values(dataset), strict=True)]
         self.every_band = tuple(every)
         numbers, self.bands_found_by = choose_bands(self.name, every, reading, self._palette_of(every))
         self.bands = tuple(every[number - 1] for number in numbers)
@@ -418,7 +419,7 @@ class RasterFile:
     def _palette_of(self, bands: Sequence[Band]) -> NDArray[np.uint8] | None:
         """The palette of a single band of indices; None for other bands."""
         indices = [band for band in bands if not band.is_alpha]
-        if len(indices) != 1 or indices[0].colour != "palette":
+        if len(indices) != 1 or indices[0].colour != "palette" or not indices[0].dtype.startswith("uint"):
             return None
         with gdal_refusals(self.name):
             colours = self.dataset.colormap(indices[0].number)
@@ -462,7 +463,7 @@ def image_size(source: ImageFile) -> tuple[int, int]:
         return file.height, file.width
 
 
-def _band(dataset: Any, number: int) -> Band:
+def _band(dataset: Any, number: int, nodata: float | None) -> Band:
     place = number - 1
     dtype, description = dataset.dtypes[place], (dataset.descriptions[place] or "").strip().lower()
     colour = dataset.colorinterp[place].name
@@ -475,24 +476,28 @@ def _band(dataset: Any, number: int) -> Band:
         description=description,
         colour={"gray": "grey", "undefined": ""}.get(colour, colour),
         dtype=dtype,
-        nodata=_nodata(dataset, number),
+        nodata=nodata,
         white=white,
         scale=dataset.scales[place],
         offset=dataset.offsets[place],
     )
 
 
-def _nodata(dataset: Any, number: int) -> float | None:
-    """A band's value without data; an int in bands of integers, also beyond 2^53, where rasterio gives a float."""
-    value: float | None = dataset.nodatavals[number - 1]
-    if value is None or "int" not in dataset.dtypes[number - 1] or not math.isfinite(value) or value % 1:
-        return value
-    if abs(value) < 2**53:
-        return int(value)
-    with rasterio.MemoryFile(ext=".vrt") as file:  # GDAL writes into it, in memory, what it knows of the dataset
-        copy(dataset, file.name, driver="VRT")
-        text = ElementTree.fromstring(file.read()).findtext(f"VRTRasterBand[@band='{number}']/NoDataValue")
-    return value if text is None else int(text)
+def _nodata_values(dataset: Any) -> list[float | None]:
+    """Each band's value without data; an int in bands of integers, exact beyond 2^53 where rasterio gives a float."""
+    values: list[float | None] = list(dataset.nodatavals)
+    wide = [place for place, dtype in enumerate(dataset.dtypes) if dtype in ("int64", "uint64")]
+    if wide:
+        with rasterio.MemoryFile(ext=".vrt") as file:  # GDAL writes into it, in memory, what it knows of the dataset
+            copy(dataset, file.name, driver="VRT")
+            bands = ElementTree.fromstring(file.read()).findall("VRTRasterBand")
+        for place in wide:
+            text = bands[place].findtext("NoDataValue")
+            values[place] = None if text is None else int(text)
+    return [
+        int(value) if value is not None and "int" in dtype and math.isfinite(value) and value % 1 == 0 else value
+        for value, dtype in zip(values, dataset.dtypes, strict=True)
+    ]
 
 
 __all__ = [
