@@ -12,7 +12,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 
 HEIGHT, WIDTH = 19, 37  # three tiles of 16 px across and two down, none of them whole at the end
 REFUSALS = (RasterioError, CPLE_BaseError, ValueError, OSError)
@@ -222,7 +222,7 @@ def write(layout: Layout, path: Path, rng: np.random.Generator) -> None:
         options["gcps"] = [GroundControlPoint(r, c, 500_000 + 10 * c, 5_000_000 - 10 * r) for r, c in corners]
         options["crs"] = "EPSG:32633"
     elif layout.place != "none":
-        options |= {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 10, 10)}
+        options |= {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
     in_tags = layout.nodata not in ("none", "sidecar", "exact")
     shape = {"count": len(pixels), "height": HEIGHT, "width": WIDTH, "dtype": layout.dtype}
     # A mask of a picture is written by its own driver, from the mask of what is copied.
