@@ -218,6 +218,11 @@ class RasterFile:
         return _orientation(self.source)  # GDAL does not tell
 
     @property
+    def native(self) -> "RasterFile":
+        """The file whose pixels these are; see `co2s_hf.raster.resample.Resampled`."""
+        return self
+
+    @property
     def height(self) -> int:
         """In px, upright."""
         return self.grid.height

@@ -5,7 +5,7 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
-from co2s_hf.geo.scenes import Grid, Part, SceneError, SceneReader, choose_bands, opened, thinned, write_cog
+from co2s_hf.geo.scenes import Grid, Part, RasterError, SceneReader, choose_bands, opened, thinned, write_cog
 
 ALL = slice(0, 20), slice(0, 30)
 
@@ -28,10 +28,10 @@ def test_bands_are_chosen_by_number_by_name_or_all(write_scene, pixels):
         assert choose_bands(dataset, None, 3, ["red", "green", "blue"]) == [2, 3, 4]
         assert choose_bands(dataset, (3, 1), 2, ["red", "green"]) == [3, 1]
         assert choose_bands(dataset, None, 4, None) == [1, 2, 3, 4]
-        with pytest.raises(SceneError, match=r"has 4 bands, the model takes 3 \(a, b, c\). Choose with --bands"):
+        with pytest.raises(RasterError, match=r"has 4 bands, the model takes 3 \(a, b, c\). Choose with --bands"):
             choose_bands(dataset, None, 3, ["a", "b", "c"])
         for wanted in ((1, 2), (1, 2, 5)):
-            with pytest.raises(SceneError, match="has bands 1 to 4 and the model takes 3"):
+            with pytest.raises(RasterError, match="has bands 1 to 4 and the model takes 3"):
                 choose_bands(dataset, wanted, 3, None)
 
 
@@ -81,7 +81,7 @@ def test_values_are_scaled_where_asked_to(write_scene):
 
 
 def test_complex_values_are_refused(write_scene):
-    with pytest.raises(SceneError, match="complex64"):
+    with pytest.raises(RasterError, match="complex64"):
         read(write_scene(pixels=np.ones((1, 20, 30), np.complex64)), [1])
 
 
@@ -123,13 +123,13 @@ def test_maps_are_put_together_from_parts(tmp_path):
 def test_a_grid_that_cannot_be_is_refused_before_anything_is_allocated(tmp_path, rows, place, said):
     text = f'<VRTDataset rasterXSize="5" rasterYSize="{rows}"><GeoTransform>{place}</GeoTransform>'
     (tmp_path / "a.vrt").write_text(f'{text}<VRTRasterBand dataType="Byte"/></VRTDataset>')
-    with opened(tmp_path / "a.vrt") as dataset, pytest.raises(SceneError, match=said):
+    with opened(tmp_path / "a.vrt") as dataset, pytest.raises(RasterError, match=said):
         Grid.of(dataset)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_that_is_none(write_scene, scale):
-    with opened(write_scene()) as dataset, pytest.raises(SceneError, match="--scale is .*; expected a factor above 0"):
+    with opened(write_scene()) as dataset, pytest.raises(RasterError, match="--scale is .*; expected a factor above 0"):
         SceneReader(dataset, [1, 2, 3], scale=scale)
 
 
@@ -146,5 +146,5 @@ def test_what_gdal_raises_itself_is_a_refusal_as_well(write_scene, crs, old, new
     data = path.read_bytes()
     assert old in data
     path.write_bytes(data.replace(old, new))
-    with pytest.raises(SceneError, match=r"scene\.tif cannot be read .*expected a whole raster"):
+    with pytest.raises(RasterError, match=r"scene\.tif cannot be read .*expected a whole raster"):
         read(path, [1, 2, 3])

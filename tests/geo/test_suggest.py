@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from co2s_hf.geo.labelled import Labelled
-from co2s_hf.geo.scenes import Grid, SceneError
+from co2s_hf.geo.scenes import Grid, RasterError
 from co2s_hf.geo.suggest import SuggestSettings, cut_tiles, suggest
 from tests.geo.pixel_model import PixelModel, pixel_processor
 
@@ -98,16 +98,16 @@ def test_one_student_is_asked_how_sure_it_is(write_scene, scene):
 
 
 def test_what_cannot_be_looked_at(write_scene, scene):
-    with pytest.raises(SceneError, match="has 3 bands, the model takes 4"):
+    with pytest.raises(RasterError, match="has 3 bands, the model takes 4"):
         suggestions(scene, model=PixelModel(4).eval())
-    with pytest.raises(SceneError, match="values.*--scale"):
+    with pytest.raises(RasterError, match="values.*--scale"):
         suggestions(write_scene("b.tif", np.full((3, 9, 9), 4000, np.float32)))
-    with pytest.raises(SceneError, match="None of 1 tiles is left.*0 are labelled, 1 hold data in less than 50%"):
+    with pytest.raises(RasterError, match="None of 1 tiles is left.*0 are labelled, 1 hold data in less than 50%"):
         suggestions(write_scene("b.tif", np.full((3, 9, 9), np.nan, np.float32)))
-    with pytest.raises(SceneError, match="None of 12 tiles is left to be labelled: 12 are labelled"):
+    with pytest.raises(RasterError, match="None of 12 tiles is left to be labelled: 12 are labelled"):
         suggestions(scene, labelled=Labelled(stems={"a"}))
 
 
 def test_a_few_bytes_cannot_ask_for_any_number_of_tiles():
-    with pytest.raises(SceneError, match="has 1000000000000 tiles of 10 px; expected at most 1000000"):
+    with pytest.raises(RasterError, match="has 1000000000000 tiles of 10 px; expected at most 1000000"):
         cut_tiles(Grid(10**7, 10**7, (1, 0, 0, 0, 1, 0), None), "a", 10)
