@@ -71,7 +71,7 @@ def sample_statistics(scene: OpenRaster) -> SceneStatistics:
 
 
 def _squares(height: int, width: int, detail: float) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the sample; smaller where each pixel is made of many (`detail` pixels per pixel of the file)."""
+    """Rows and columns of the sample; squares are smaller where there are few pixels (`detail`) for one of the file."""
     side, square = round(SAMPLES**0.5), max(1, round(SAMPLE_PX * min(1.0, 4 * detail)))
     for row in range(side):
         for column in range(side):
@@ -181,9 +181,9 @@ def _of_alpha(file: RasterFile) -> list[str]:
     if np.isin(alpha, (0, file.alpha.white or alpha.max())).all():
         return []
     return [
-        f"band {file.alpha.number} is taken for alpha, as the file calls it, and hides {(alpha == 0).mean():.1%} of the "
-        f"scene; but its values, {alpha.min():g} to {alpha.max():g}, look like those of a band such as near infrared. If "
-        f"it is one: `rio edit-info --colorinterp {file.alpha.number}=undefined {file.name}`"
+        f"band {file.alpha.number} is taken for alpha, as the file calls it, and hides {(alpha == 0).mean():.1%} of "
+        f"the scene; but it holds values from {alpha.min():g} to {alpha.max():g}, as near infrared would. If it is no "
+        f"alpha, say so in the file: `rio edit-info --colorinterp {file.alpha.number}=undefined {file.name}`"
     ]
 
 

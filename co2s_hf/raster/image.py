@@ -87,7 +87,7 @@ class NoData:
             held = (np.abs(pixels.astype(np.float64) - self.value) <= self.within).all(axis=0)
         else:
             # Whole numbers as such: next to a float, numpy would turn every pixel into one of 64 bits.
-            value = int(self.value) if self.value.is_integer() and pixels.dtype.kind in "iu" else self.value
+            value = int(self.value) if float(self.value).is_integer() and pixels.dtype.kind in "iu" else self.value
             with np.errstate(over="ignore"):  # what no float of 32 bits holds is equal to none
                 held = (pixels == value).all(axis=0)
         return np.asarray(held, np.bool_)

@@ -5,7 +5,8 @@ import pytest
 from pyproj import CRS, Geod
 
 from co2s_hf.geo.areas import class_areas, ground_areas
-from co2s_hf.geo.scenes import Grid, RasterError
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 
 WGS84 = CRS("EPSG:4326").to_wkt()
 

@@ -10,7 +10,7 @@ import rasterio
 
 from co2s_hf.__main__ import main
 from co2s_hf.geo.outputs import ENDINGS
-from co2s_hf.geo.scenes import opened
+from co2s_hf.raster.cog import opened
 
 WHERE = ["--window_px", "48", "--no_polygons"]
 
@@ -120,9 +120,7 @@ def test_odd_scenes_get_a_stated_correct_map(predict, write_scene, tmp_path, mak
 
 
 def four_bands(write_scene, folder):
-    return write_scene(
-        pixels=np.ones((4, 20, 20), np.uint8), photometric="MINISBLACK"
-    ), "has 4 bands, the model takes 3"
+    return write_scene(pixels=np.ones((4, 20, 20), np.uint8), photometric="MINISBLACK"), "has 4 bands; expected 3"
 
 
 def truncated(write_scene, folder):

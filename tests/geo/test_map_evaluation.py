@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from co2s_hf.geo.boundaries import BoundaryCounts
 from co2s_hf.geo.map_evaluation import assess, class_map, compare, confusion
 from co2s_hf.geo.references import SamplePoints
-from co2s_hf.geo.scenes import RasterError
+from co2s_hf.raster.errors import RasterError
 
 NAMES = ["water", "road", "tree"]
 

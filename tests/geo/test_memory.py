@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from co2s_hf.geo.memory import batch_within, give_back, peak_bytes
-from co2s_hf.geo.scenes import GDAL_CACHE_BYTES, RasterError
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.read import GDAL_CACHE_BYTES
 from tests.geo.pixel_model import PixelModel
 
 

@@ -8,7 +8,9 @@ from pyogrio.raw import read
 
 from co2s_hf.geo.areas import class_areas, ground_areas
 from co2s_hf.geo.polygons import PolygonSettings, polygon_areas, write_polygons
-from co2s_hf.geo.scenes import Grid, RasterError, blocks, opened
+from co2s_hf.raster.cog import blocks, opened
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 
 CLASSES = ["sea", "land", "road"]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from co2s_hf.geo.results import files_together, write_json
-from co2s_hf.geo.scenes import RasterError
+from co2s_hf.raster.errors import RasterError
 
 
 def test_files_appear_when_all_are_there(tmp_path):

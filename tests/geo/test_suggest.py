@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from co2s_hf.geo.labelled import Labelled
-from co2s_hf.geo.scenes import Grid, RasterError
-from co2s_hf.geo.suggest import SuggestSettings, cut_tiles, suggest
+from co2s_hf.geo.suggest import SuggestSettings, suggest
+from co2s_hf.geo.tiles import cut_tiles
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 from tests.geo.pixel_model import PixelModel, pixel_processor
 
 
@@ -98,7 +100,7 @@ def test_one_student_is_asked_how_sure_it_is(write_scene, scene):
 
 
 def test_what_cannot_be_looked_at(write_scene, scene):
-    with pytest.raises(RasterError, match="has 3 bands, the model takes 4"):
+    with pytest.raises(RasterError, match="has 3 bands; expected 4, as the model"):
         suggestions(scene, model=PixelModel(4).eval())
     with pytest.raises(RasterError, match="values.*--scale"):
         suggestions(write_scene("b.tif", np.full((3, 9, 9), 4000, np.float32)))

@@ -7,7 +7,6 @@ import pyogrio
 import pytest
 import shapely
 
-from co2s_hf.geo.scenes import Grid, RasterError
 from co2s_hf.geo.vectors import (
     Features,
     Footprint,
@@ -19,6 +18,8 @@ from co2s_hf.geo.vectors import (
     read_features,
     write_footprints,
 )
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 
 UTM = Grid(100, 200, (2, 0, 500_000, 0, -2, 5_000_000), "EPSG:32633")
 DEGREES = Grid(10, 10, (0.001, 0, 15, 0, -0.001, 45), "EPSG:4326")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from co2s_hf.geo.scenes import RasterError
 from co2s_hf.geo.windows import Band
 from co2s_hf.geo.work import FileCarry, WorkFolder
+from co2s_hf.raster.errors import RasterError
 
 BAND = Band(3, range(1, 2), 4, 6)
 
