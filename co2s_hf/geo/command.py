@@ -20,6 +20,7 @@ from .polygons import PolygonSettings
 from .predict import PredictSettings
 from .scene import SceneOptions, add_scene_options, open_scene, scene_options
 from .suggest_command import add_suggest
+from .work import OtherTaskError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -87,6 +88,7 @@ def _predict(arguments: argparse.Namespace) -> int:
             f"{arguments.output} cannot be made ({error}); expected a folder. Name another one."
         ) from None
     joins = arguments.resume or arguments.shard is not None or arguments.merge
+    goes_on = arguments.keep_going and not arguments.force
     if not joins and not arguments.keep_going:
         for job in jobs:
             refuse_existing(arguments.output, job.stem, force=arguments.force)
@@ -94,9 +96,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     todo, failed = [], _Failures(arguments.keep_going)
     for job in jobs:  # all of them before the first one is predicted
         with failed.noting(job):
-            if (joins or arguments.keep_going and not arguments.force) and is_finished(
-                arguments.output, job.stem, model, processor
-            ):
+            if (joins or goes_on) and is_finished(arguments.output, job.stem, model, processor):
                 say(f"{job.stem}: finished already")
                 continue
             if not joins:
@@ -105,11 +105,26 @@ def _predict(arguments: argparse.Namespace) -> int:
             todo.append(job)
     for job in todo:
         with failed.noting(job):
-            _map(job, options, model, processor, arguments)
+            try:
+                _map(job, options, model, processor, arguments, resume=arguments.resume or goes_on)
+            except OtherTaskError:
+                if joins or not goes_on:
+                    raise
+                # What could not be read then has been mended since.
+                _map(job, options, model, processor, arguments, resume=False, force=True)
     return failed.report(None if arguments.shard else arguments.output / FAILED)
 
 
-def _map(job: "_Job", options: SceneOptions, model: Any, processor: Any, arguments: argparse.Namespace) -> None:
+def _map(
+    job: "_Job",
+    options: SceneOptions,
+    model: Any,
+    processor: Any,
+    arguments: argparse.Namespace,
+    *,
+    resume: bool,
+    force: bool = False,
+) -> None:
     with open_scene(job.path, options, model.config) as scene:
         done = predict_scene(
             scene,
@@ -122,8 +137,8 @@ def _map(job: "_Job", options: SceneOptions, model: Any, processor: Any, argumen
             with_polygons=not arguments.no_polygons,
             shard=arguments.shard,
             merge=arguments.merge,
-            resume=arguments.resume or (arguments.keep_going and not arguments.force),
-            force=arguments.force,
+            resume=resume,
+            force=force or arguments.force,
             progress=is_first(),
             source=_source(job.path, arguments.gsd),
         )

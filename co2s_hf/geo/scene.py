@@ -100,9 +100,7 @@ def scene_of(dataset: Any, options: SceneOptions, config: Any) -> OpenRaster:
     if not isinstance(dataset, OpenRaster):
         return _prepared(RasterFile(dataset, dataset.name, options.reading(config)), options, config)
     if not options.says_nothing:
-        raise RasterError(
-            f"{dataset.name} is open already; say its bands, nodata, scale, offset and gsd on opening it."
-        )
+        raise RasterError(f"{dataset.name} is open already; give bands, nodata, scale, offset and gsd on opening it.")
     return dataset
 
 

@@ -26,6 +26,10 @@ from .windows import Band, Sums
 TASK = "task.json"
 
 
+class OtherTaskError(RasterError):
+    """An unfinished run that is there is of another task."""
+
+
 class WorkFolder:
     """Bands of a map in the making.
 
@@ -99,7 +103,7 @@ class WorkFolder:
         differing = [key for key in {**other, **self.task} if repr(other.get(key)) != repr(self.task.get(key))]
         if differing:
             found = "; ".join(f"{key} {other.get(key)}, not {self.task.get(key)}" for key in differing[:4])
-            raise RasterError(
+            raise OtherTaskError(
                 f"{self.folder} is an unfinished run of another task ({found}). Finish it with the command that began "
                 "it, name another output, or start over with --force, which deletes it."
             )
@@ -226,4 +230,4 @@ class FileCarry:
         self._file.close()
 
 
-__all__ = ["BandWriter", "FileCarry", "WorkFolder"]
+__all__ = ["BandWriter", "FileCarry", "OtherTaskError", "WorkFolder"]

@@ -199,6 +199,9 @@ class RasterFile:
                 slice(source.left, source.left + source.width),
             )
             self.grid = self._whole.window(rows, columns)
+        # Asked first: for it GDAL looks where the blocks of the file are, and what it says of damage there is raised by
+        # the next question, for the colours of bands. A read gives zeros instead.
+        self._mask_flags = dataset.mask_flag_enums
         every = [_band(dataset, number) for number in dataset.indexes]
         self.every_band = tuple(every)
         numbers, self.bands_found_by = choose_bands(self.name, every, reading, self._palette_of(every))
@@ -259,7 +262,7 @@ class RasterFile:
     @property
     def _has_mask(self) -> bool:
         """Whether a mask, in the file or beside it, says where it holds data."""
-        flags = self.dataset.mask_flag_enums[self.bands[0].number - 1]
+        flags = self._mask_flags[self.bands[0].number - 1]
         names = {flag.name for flag in flags}
         return "per_dataset" in names and "alpha" not in names
 
