@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import Grid, SceneError
-from .windows import NODATA
+from ..raster.cog import NODATA
+from ..raster.errors import RasterError
+from ..raster.grid import Grid
 
 M2_PER_HA = 10_000
 
@@ -57,7 +58,7 @@ def ground_areas(grid: Grid) -> GroundAreas:
     scale of areas along the middle column where that is off by more than 1 % anywhere (Mercator, web maps).
 
     Raises:
-        SceneError: a raster in degrees that is rotated or reaches beyond a pole, or pyproj is missing.
+        RasterError: a raster in degrees that is rotated or reaches beyond a pole, or pyproj is missing.
     """
     if grid.crs is None:
         return GroundAreas(None, "no CRS: pixels only")
@@ -65,11 +66,11 @@ def ground_areas(grid: Grid) -> GroundAreas:
     a, b, _, d, e, f = grid.transform
     if crs.is_geographic:
         if b != 0 or d != 0:
-            raise SceneError("The raster is rotated and in degrees; expected rows along parallels. Reproject it.")
+            raise RasterError("The raster is rotated and in degrees; expected rows along parallels. Reproject it.")
         to_radians = crs.axis_info[0].unit_conversion_factor
         latitudes = (f + e * np.arange(grid.height + 1)) * to_radians
         if np.abs(latitudes).max() > math.pi / 2 + abs(e) * to_radians:  # half a pixel beyond a pole is usual
-            raise SceneError(
+            raise RasterError(
                 f"The raster reaches latitudes of {f:g} to {f + e * grid.height:g}, beyond a pole; expected degrees "
                 "from -90 to 90. Give it the CRS or the place that it has."
             )
@@ -90,13 +91,13 @@ def _crs(wkt: str) -> Any:
         from pyproj import CRS
         from pyproj.exceptions import CRSError
     except ImportError:
-        raise SceneError(
+        raise RasterError(
             'Areas need pyproj, which is not installed. Run `pip install "co2s_hf[geo]"`, or `pip install pyproj`.'
         ) from None
     try:
         crs = CRS.from_wkt(wkt)
     except CRSError as error:
-        raise SceneError(f"{wkt[:80]!r} is no CRS that PROJ knows ({error}); expected WKT.") from None
+        raise RasterError(f"{wkt[:80]!r} is no CRS that PROJ knows ({error}); expected WKT.") from None
     return crs.sub_crs_list[0] if crs.is_compound else crs
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .windows import NODATA
+from ..raster.cog import NODATA
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The commands of this folder: `co2s predict`, scenes in, maps out; `suggest` and `evaluate-map` are next door."""
 
 import argparse
-import math
+import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .areas import ground_areas
-from .domain import domain_differences
+from ..raster.errors import RasterError
+from .domain import check_scene
 from .evaluate_command import add_evaluate_map
-from .inputs import DTYPES, load_model, scene_paths
+from .inputs import DTYPES, is_first, load_model, say, scene_paths
 from .maps import is_finished, predict_scene
 from .outputs import ENDINGS, SceneMap, refuse_existing
 from .polygons import PolygonSettings
 from .predict import PredictSettings
-from .scenes import Grid, SceneError, SceneReader, choose_bands, opened
+from .scene import SceneOptions, add_scene_options, open_scene, scene_options
 from .suggest_command import add_suggest
+from .work import OtherTaskError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+
+FAILED = "failed.csv"
 
 
 def add_commands(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -40,10 +43,7 @@ def _add_predict(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None
     predict.set_defaults(run=_predict)
 
     scene = predict.add_argument_group("what the model sees")
-    scene.add_argument("--bands", type=int, nargs="+", help="of the scene, counted from 1, in the model's order")
-    scene.add_argument("--nodata", type=float, help="value of bands without data, besides what the file says")
-    scene.add_argument("--scale", type=float, help="factor to [0, 1], as 1e-4 for reflectances of 16 bits")
-    scene.add_argument("--gsd", help="resample to so many metres per pixel, or to those of `training`")
+    add_scene_options(scene)
 
     layers = predict.add_argument_group("what is written")
     layers.add_argument("--probabilities", action="store_true", help="also the probability of every class")
@@ -62,6 +62,8 @@ def _add_predict(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None
     work.add_argument("--device", help="default: a GPU where there is one")
     work.add_argument("--dtype", choices=DTYPES, default="float32", help="of the model's weights; default: float32")
     work.add_argument("--resume", action="store_true", help="go on with what was interrupted, to the same bytes")
+    keep_going = f"map the other scenes where some fail, and name these in {FAILED}; once more: those alone"
+    work.add_argument("--keep_going", action="store_true", help=keep_going)
     share = work.add_mutually_exclusive_group()
     share.add_argument("--shard", type=_shard, metavar="I/N", help="predict share I (from 0) of N only, then --merge")
     share.add_argument("--merge", action="store_true", help="make the maps of what all shards have predicted")
@@ -76,48 +78,126 @@ class _Job:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    arguments.resumes = arguments.resume or arguments.shard is not None
-    jobs = _jobs(arguments.inputs, arguments.output)
-    for name in ("batch_size", "band_px", "max_memory"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise SceneError(f"--{name} is {value}; expected at least 1.")
+    arguments.resumes = arguments.resume or arguments.shard is not None or arguments.keep_going
+    _refuse_options(arguments)
+    options, jobs = scene_options(arguments), _jobs(arguments.inputs, arguments.output)
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SceneError(f"{arguments.output} cannot be made ({error}); expected a folder. Name another one.") from None
+        raise RasterError(
+            f"{arguments.output} cannot be made ({error}); expected a folder. Name another one."
+        ) from None
     joins = arguments.resume or arguments.shard is not None or arguments.merge
-    if not joins:
+    goes_on = arguments.keep_going and not arguments.force
+    if not joins and not arguments.keep_going:
         for job in jobs:
             refuse_existing(arguments.output, job.stem, force=arguments.force)
     model, processor = load_model(arguments.model, arguments.device, arguments.dtype)
+    todo, failed = [], _Failures(arguments.keep_going)
     for job in jobs:  # all of them before the first one is predicted
-        with _scene(job, arguments, model) as (dataset, gsd_m):
-            _check(job, dataset, gsd_m, model, arguments)
-    for job in jobs:
-        if joins and is_finished(arguments.output, job.stem, model, processor):
-            _say(f"{job.stem}: finished already")
-            continue
-        with _scene(job, arguments, model) as (dataset, _):
-            done = predict_scene(
-                dataset,
-                model,
-                processor,
-                arguments.output,
-                job.stem,
-                settings=_settings(arguments),
-                polygons=PolygonSettings(arguments.min_area_m2, arguments.simplify_m),
-                with_polygons=not arguments.no_polygons,
-                shard=arguments.shard,
-                merge=arguments.merge,
-                resume=arguments.resume,
-                force=arguments.force,
-                progress=_is_first(),
-                source=_source(job.path, arguments.gsd),
-            )
-        if done is not None:
-            print(_summary(job.stem, done))
-    return 0
+        with failed.noting(job):
+            if (joins or goes_on) and is_finished(arguments.output, job.stem, model, processor):
+                say(f"{job.stem}: finished already")
+                continue
+            if not joins:
+                refuse_existing(arguments.output, job.stem, force=arguments.force)
+            _check(job, options, model.config)
+            todo.append(job)
+    for job in todo:
+        with failed.noting(job):
+            try:
+                _map(job, options, model, processor, arguments, resume=arguments.resume or goes_on)
+            except OtherTaskError:
+                if joins or not goes_on:
+                    raise
+                # What could not be read then has been mended since.
+                _map(job, options, model, processor, arguments, resume=False, force=True)
+    return failed.report(None if arguments.shard else arguments.output / FAILED)
+
+
+def _map(
+    job: "_Job",
+    options: SceneOptions,
+    model: Any,
+    processor: Any,
+    arguments: argparse.Namespace,
+    *,
+    resume: bool,
+    force: bool = False,
+) -> None:
+    with open_scene(job.path, options, model.config) as scene:
+        done = predict_scene(
+            scene,
+            model,
+            processor,
+            arguments.output,
+            job.stem,
+            settings=_settings(arguments),
+            polygons=PolygonSettings(arguments.min_area_m2, arguments.simplify_m),
+            with_polygons=not arguments.no_polygons,
+            shard=arguments.shard,
+            merge=arguments.merge,
+            resume=resume,
+            force=force or arguments.force,
+            progress=is_first(),
+            source=_source(job.path, arguments.gsd),
+        )
+    if done is not None:
+        print(_summary(job.stem, done))
+
+
+def _check(job: "_Job", options: SceneOptions, config: Any) -> None:
+    """Say in how far the scene is none of those that the model knows; raise RasterError where it cannot be mapped."""
+    with open_scene(job.path, options, config) as scene:
+        for note in check_scene(scene, options, config):
+            say(f"{job.stem}: {note}")
+        if scene.grid.crs is None:
+            say(f"{job.stem}: no CRS, so the map has none and areas are in pixels only")
+
+
+def _refuse_options(arguments: argparse.Namespace) -> None:
+    for name in ("batch_size", "band_px", "max_memory"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise RasterError(f"--{name} is {value}; expected at least 1.")
+    if arguments.keep_going and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RasterError("--keep_going is for one process; start the others with --shard I/N instead, then --merge.")
+
+
+class _Failures:
+    """Which scenes failed, and why.
+
+    Args:
+        go_on: whether to note them; otherwise the first one ends the command.
+    """
+
+    def __init__(self, go_on: bool) -> None:
+        self.go_on = go_on
+        self.found: list[tuple[_Job, str]] = []
+
+    @contextmanager
+    def noting(self, job: "_Job") -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if not self.go_on:
+                raise
+            self.found.append((job, " ".join(str(error).split())))
+            say(f"{job.stem}: failed, going on with the others")
+
+    def report(self, table: Path | None) -> int:
+        """Say what failed, here and in a table, which vanishes when nothing does; gives the exit status."""
+        if table is not None and self.go_on:
+            table.unlink(missing_ok=True)
+        if not self.found:
+            return 0
+        print(f"co2s: {len(self.found)} scenes failed; the same command tries them again:", file=sys.stderr)
+        for job, reason in self.found:
+            print(f"  {job.path}: {reason}", file=sys.stderr)
+        if table is not None:
+            with table.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("scene", "reason"), *((job.path, reason) for job, reason in self.found)])
+        return 1
 
 
 def _settings(arguments: argparse.Namespace) -> PredictSettings:
@@ -126,9 +206,6 @@ def _settings(arguments: argparse.Namespace) -> PredictSettings:
         overlap_px=arguments.overlap_px,
         batch=arguments.batch_size,
         band_px=arguments.band_px,
-        bands=None if arguments.bands is None else tuple(arguments.bands),
-        nodata=arguments.nodata,
-        scale=arguments.scale,
         probabilities=arguments.probabilities,
         disagreement=arguments.disagreement,
         max_memory_mb=arguments.max_memory,
@@ -141,7 +218,7 @@ def _jobs(inputs: Sequence[str], output: Path) -> list[_Job]:
     stems: dict[str, str] = {}
     for job in jobs:
         if job.stem in stems:
-            raise SceneError(
+            raise RasterError(
                 f"{stems[job.stem]} and {job.path} would both become {job.stem}{ENDINGS[0]}. Rename one, or give them "
                 "outputs of their own."
             )
@@ -151,52 +228,10 @@ def _jobs(inputs: Sequence[str], output: Path) -> list[_Job]:
         for ending in ENDINGS:
             path = os.path.realpath(output / f"{job.stem}{ending}")
             if path in scenes:
-                raise SceneError(
+                raise RasterError(
                     f"The map of {job.path} would replace the scene {scenes[path]}. Name another --output."
                 )
     return jobs
-
-
-@contextmanager
-def _scene(job: _Job, arguments: argparse.Namespace, model: Any) -> Iterator[tuple[Any, float | None]]:
-    """The open dataset, resampled if asked for, and its metres per pixel."""
-    with opened(job.path) as dataset:
-        own_m = ground_areas(Grid.of(dataset)).gsd_m
-        wanted_m = _wanted_gsd(job, arguments.gsd, own_m, model)
-        if wanted_m is None:
-            yield dataset, own_m
-            return
-    with opened(job.path, gsd_m=wanted_m, own_m=own_m) as resampled:
-        yield resampled, wanted_m
-
-
-def _wanted_gsd(job: _Job, gsd: str | None, own_m: float | None, model: Any) -> float | None:
-    if gsd is None:
-        return None
-    if own_m is None:
-        raise SceneError(f"{job.path} does not say how large its pixels are, so --gsd means nothing. Leave it out.")
-    if gsd == "training":
-        trained: float | None = (model.config.training_images or {}).get("gsd_m")
-        if trained is None:
-            raise SceneError("The model does not record its metres per pixel of training. Give --gsd as a number.")
-        return trained
-    try:
-        wanted = float(gsd)
-    except ValueError:
-        wanted = 0.0
-    if not 0 < wanted < math.inf:
-        raise SceneError(f"--gsd is {gsd}; expected metres per pixel above 0, or `training`.")
-    return wanted
-
-
-def _check(job: _Job, dataset: Any, gsd_m: float | None, model: Any, arguments: argparse.Namespace) -> None:
-    """Say in how far the scene is none of those that the model knows; errors end the command."""
-    bands = choose_bands(dataset, arguments.bands, model.config.num_channels, model.config.bands)
-    reader = SceneReader(dataset, bands, nodata=arguments.nodata, scale=arguments.scale)
-    for difference in domain_differences(reader, gsd_m, model.config):
-        _say(f"{job.stem}: {difference}")
-    if dataset.crs is None:
-        _say(f"{job.stem}: no CRS, so the map has none and areas are in pixels only")
 
 
 def _source(path: str, gsd: str | None) -> dict[str, Any]:
@@ -221,15 +256,6 @@ def _shard(text: str) -> tuple[int, int]:
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise argparse.ArgumentTypeError(f"{text} is no share; expected I/N with I from 0 to N - 1, as 0/4")
     return int(index), int(count)
-
-
-def _is_first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(text: str) -> None:
-    if _is_first():
-        print(f"note: {text}", file=sys.stderr)
 
 
 __all__ = ["add_commands"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..raster.errors import RasterError
 from .areas import ground_areas
 from .evaluation_report import (
     comparison_metrics,
@@ -25,7 +26,6 @@ from .references import (
     reference_raster,
 )
 from .results import files_together, write_json
-from .scenes import SceneError
 from .vectors import Features
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add_evaluate_map(commands: "_SubParsersAction[argparse.ArgumentParser]") -> 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if is_missing(arguments.reference):
-        raise SceneError(f"{arguments.reference} is not there; expected polygons, points or a raster.")
+        raise RasterError(f"{arguments.reference} is not there; expected polygons, points or a raster.")
     with class_map(arguments.map, arguments.classes) as the_map:
         lookup = ClassLookup(the_map.classes, _renamed(arguments.rename))
         with files_together(arguments.output, FILES, force=arguments.force) as folder:
@@ -119,9 +119,9 @@ def _boundary_px(arguments: argparse.Namespace, gsd_m: float | None) -> int:
     if arguments.boundary_m is None:
         return BOUNDARY_PX if arguments.boundary_px is None else int(arguments.boundary_px)
     if gsd_m is None:
-        raise SceneError(f"{arguments.map} has no CRS, so --boundary_m means nothing. Give --boundary_px instead.")
+        raise RasterError(f"{arguments.map} has no CRS, so --boundary_m means nothing. Give --boundary_px instead.")
     if not 0 < arguments.boundary_m < math.inf:
-        raise SceneError(f"--boundary_m is {arguments.boundary_m}; expected metres above 0.")
+        raise RasterError(f"--boundary_m is {arguments.boundary_m}; expected metres above 0.")
     return max(1, round(arguments.boundary_m / gsd_m))
 
 
@@ -130,7 +130,7 @@ def _renamed(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         source, sign, target = pair.partition("=")
         if not (source and sign and target):
-            raise SceneError(f"--rename {pair} is no pair; expected FROM=TO, as sea=water.")
+            raise RasterError(f"--rename {pair} is no pair; expected FROM=TO, as sea=water.")
         renamed[source.strip()] = target.strip()
     return renamed
 

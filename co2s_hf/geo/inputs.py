@@ -2,11 +2,12 @@
 
 import glob
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ..raster.errors import RasterError
 from .outputs import ENDINGS
-from .scenes import SceneError
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg", ".jp2", ".img")
 """What is taken for a scene in a folder, compared in lower case; elsewhere GDAL decides."""
@@ -18,7 +19,7 @@ def scene_paths(inputs: Sequence[str]) -> list[str]:
     """Paths of scenes, each once, in the order of the inputs; maps among the files of a folder are left out.
 
     Raises:
-        SceneError: a folder or glob without any.
+        RasterError: a folder or glob without any.
     """
     return list(dict.fromkeys(path for one in inputs for path in _expanded(one)))
 
@@ -35,7 +36,7 @@ def _expanded(one: str) -> list[str]:
     else:
         found = sorted(glob.glob(one, recursive=True))
     if not found:
-        raise SceneError(f"{one} holds no scene; expected files that end in {', '.join(SUFFIXES)}.")
+        raise RasterError(f"{one} holds no scene; expected files that end in {', '.join(SUFFIXES)}.")
     return found
 
 
@@ -57,4 +58,15 @@ def load_model(model: str, device: str | None, dtype: str) -> tuple[Any, Any]:
     return loaded.eval().to(device), AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
 
 
-__all__ = ["DTYPES", "SUFFIXES", "load_model", "scene_paths"]
+def is_first() -> bool:
+    """Whether this process speaks for all that `accelerate launch` has started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """Tell a person what is no error."""
+    if is_first():
+        print(f"note: {text}", file=sys.stderr)
+
+
+__all__ = ["DTYPES", "SUFFIXES", "is_first", "load_model", "say", "scene_paths"]

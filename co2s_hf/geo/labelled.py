@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import SceneError
+from ..raster.errors import RasterError
+from .tiles import Tile
 from .vectors import Features, covered, layers_of, lines_of, on_grid, read_features
-
-if TYPE_CHECKING:
-    from .suggest import Tile
 
 LEAST_COVERED = 0.01  # of a tile: outlines that were reprojected reach a little into their neighbours
 COLUMNS = ("file", "row", "column", "height", "width")
@@ -41,7 +38,7 @@ class Labelled:
                 labelled; or any file of polygons that OGR reads, such as its GeoPackage.
 
         Raises:
-            SceneError: it is none of these.
+            RasterError: it is none of these.
         """
         if source.is_dir():
             self.stems |= {path.stem for path in source.iterdir() if path.is_file() and path.name[0] != "."}
@@ -49,7 +46,7 @@ class Labelled:
             try:
                 lines = source.read_text(encoding="utf-8").splitlines()
             except UnicodeDecodeError as error:
-                raise SceneError(f"{source} is no UTF-8 text ({error}); expected a name in each line.") from None
+                raise RasterError(f"{source} is no UTF-8 text ({error}); expected a name in each line.") from None
             self.stems |= {Path(line.strip()).stem for line in lines if line.strip()}
         elif source.suffix.lower() == ".csv":
             self._add_table(source)
@@ -57,13 +54,13 @@ class Labelled:
             for layer in layers_of(source):
                 features = read_features(source, classes=False, layer=layer)
                 if features.crs is None or features.are_points:
-                    raise SceneError(
+                    raise RasterError(
                         f"{source} holds {'points' if features.are_points else 'polygons without a CRS'}; expected "
                         "polygons with one. For tiles of images without a CRS name the .csv of the suggestions."
                     )
                 self.polygons.append(features)
         else:
-            raise SceneError(
+            raise RasterError(
                 f"{source} says nothing of labels; expected a folder of masks, a .txt with names, a suggestions.csv, "
                 "or polygons with a CRS."
             )
@@ -74,23 +71,24 @@ class Labelled:
                 top, left, height, width = (int(line[name]) for name in COLUMNS[1:])
                 self.tiles.append((line["file"], top, left, top + height, left + width))
             except (KeyError, TypeError, ValueError) as error:
-                raise SceneError(
+                raise RasterError(
                     f"{source} is no table of tiles ({error}); expected the columns {', '.join(COLUMNS)}."
                 ) from None
 
-    def among(self, tiles: "Sequence[Tile]") -> NDArray[np.bool_]:
+    def among(self, tiles: Sequence[Tile]) -> NDArray[np.bool_]:
         """(n,) which tiles of one scene have labels: any of their pixels, or 1 % of them under polygons."""
         path, grid = tiles[0].path, tiles[0].grid
         if Path(path).stem in self.stems:
             return np.ones(len(tiles), np.bool_)
-        boxes = np.array([(one.columns.start, one.rows.start, one.columns.stop, one.rows.stop) for one in tiles])
+        boxes = np.array([one.box for one in tiles])  # top, left, bottom, right in px of the file
         found = np.zeros(len(tiles), np.bool_)
         for other, top, left, bottom, right in self.tiles:
             if _same_file(path, other):
-                inside = (boxes[:, 0] < right) & (boxes[:, 2] > left)
-                found |= inside & (boxes[:, 1] < bottom) & (boxes[:, 3] > top)
+                inside = (boxes[:, 1] < right) & (boxes[:, 3] > left)
+                found |= inside & (boxes[:, 0] < bottom) & (boxes[:, 2] > top)
+        on_ground = [(one.columns.start, one.rows.start, one.columns.stop, one.rows.stop) for one in tiles]
         for features in self.polygons:
-            found |= covered(on_grid(features, grid, path), boxes.astype(np.float64)) >= LEAST_COVERED
+            found |= covered(on_grid(features, grid, path), np.array(on_ground, np.float64)) >= LEAST_COVERED
         return found
 
 

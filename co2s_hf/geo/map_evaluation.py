@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from ..raster.cog import NODATA, named_classes, opened
+from ..raster.errors import RasterError
+from ..raster.grid import Grid
 from .accuracy import ClassScores, SampleEstimates, sample_estimates
 from .areas import ClassArea, class_areas, ground_areas
 from .boundaries import BoundaryCounts
 from .references import Reference, SamplePoints
-from .scenes import Grid, SceneError, named_classes, opened
-from .windows import NODATA
 
 BLOCK_PX = 1024
 MAX_BOUNDARY_PX = 256
@@ -30,7 +31,7 @@ class ClassMap:
         classes: names in the order of the ids; None: the map says.
 
     Raises:
-        SceneError: it is no class map.
+        RasterError: it is no class map.
 
     Attributes:
         grid: of its pixels.
@@ -40,17 +41,17 @@ class ClassMap:
     def __init__(self, dataset: Any, path: str, classes: Sequence[str] | None = None) -> None:
         """Look at what the dataset says."""
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iu":
-            raise SceneError(
+            raise RasterError(
                 f"{path} has {dataset.count} band{'s' if dataset.count > 1 else ''} of {dataset.dtypes[0]}; expected a "
                 "class map with one band of whole numbers, such as STEM.classes.tif of `co2s predict`."
             )
         named = named_classes(dataset) if classes is None else None
         if classes is None and named is None:
-            raise SceneError(f"{path} does not name its classes. Name them in the order of their ids with --classes.")
+            raise RasterError(f"{path} does not name its classes. Name them in the order of their ids with --classes.")
         self.dataset, self.path, self.grid = dataset, path, Grid.of(dataset)
         self.classes: list[str] = list(classes or named or ())
         if not 2 <= len(self.classes) <= NODATA:
-            raise SceneError(f"{path} has {len(self.classes)} classes; expected 2 to {NODATA}.")
+            raise RasterError(f"{path} has {len(self.classes)} classes; expected 2 to {NODATA}.")
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
         """Class ids of a rectangle, 255 where there is no data."""
@@ -60,7 +61,7 @@ class ClassMap:
             empty |= values == self.dataset.nodata
         strays = values[~empty & ((values < 0) | (values >= len(self.classes)))]
         if len(strays):
-            raise SceneError(
+            raise RasterError(
                 f"{self.path} holds {strays[0]}, but has {len(self.classes)} classes ({', '.join(self.classes)}). Name "
                 "all of them, in the order of their ids, with --classes."
             )
@@ -112,10 +113,10 @@ def compare(
         progress: show a bar.
 
     Raises:
-        SceneError: map and reference have no pixel in common.
+        RasterError: map and reference have no pixel in common.
     """
     if not 1 <= boundary_px <= MAX_BOUNDARY_PX:
-        raise SceneError(f"The boundary width is {boundary_px} px; expected 1 to {MAX_BOUNDARY_PX}.")
+        raise RasterError(f"The boundary width is {boundary_px} px; expected 1 to {MAX_BOUNDARY_PX}.")
     size = len(the_map.classes)
     grid, counts, data = the_map.grid, np.zeros((size, size), np.int64), 0
     boundaries = BoundaryCounts(size, boundary_px)
@@ -130,7 +131,7 @@ def compare(
                 boundaries.add(mapped, truth, inner)
                 bar.update(mapped[inner].size)
     if not counts.any():
-        raise SceneError(
+        raise RasterError(
             f"{the_map.path} and the {reference.kind} have no pixel in common where both say a class; expected a "
             "reference of the place that the map shows."
         )
@@ -173,13 +174,13 @@ def assess(the_map: ClassMap, points: SamplePoints, *, block_px: int = BLOCK_PX)
     """Estimate accuracies and areas from a sample; see `co2s_hf.geo.accuracy.sample_estimates`.
 
     Raises:
-        SceneError: no point lies where the map holds data.
+        RasterError: no point lies where the map holds data.
     """
     mapped = _at_points(the_map, points)
     size = len(the_map.classes)
     counts = confusion(mapped, points.class_ids, size)
     if not counts.any():
-        raise SceneError(f"No point of the sample lies where {the_map.path} holds data; expected points on the map.")
+        raise RasterError(f"No point of the sample lies where {the_map.path} holds data; expected points on the map.")
     areas = class_areas(the_map.blocks(block_px), the_map.classes, ground_areas(the_map.grid))
     mapped_areas = [area.pixels if area.area_m2 is None else area.area_m2 for area in areas]
     outside = points.outside + int((mapped == NODATA).sum())

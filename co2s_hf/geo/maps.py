@@ -4,12 +4,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..raster.cog import opened
+from ..raster.read import gdal_environment, quiet
 from .areas import ground_areas
+from .domain import require_plausible
 from .memory import give_back
 from .outputs import ENDINGS, SceneMap, finish, refuse_existing
 from .polygons import PolygonSettings
 from .predict import PredictSettings, ScenePrediction, fingerprint
-from .scenes import Grid, bounded, opened, quiet
+from .scene import scene_of
 from .windows import share
 
 
@@ -30,18 +33,18 @@ def predict_scene(
     progress: bool = False,
     source: dict[str, Any] | None = None,
 ) -> SceneMap | None:
-    """Map the land cover of an open dataset, of any size.
+    """Map the land cover of an open scene, of any size.
 
     Memory does not grow with the scene; files appear in `output` when all of them are whole. Processes that
     `accelerate launch` or torchrun have started share the bands, and the first one makes the files.
 
     Args:
-        dataset: an open rasterio dataset.
+        dataset: an open rasterio dataset; or an open raster, of `co2s_hf.geo.scene.open_scene`.
         model: any model of this package, in eval mode and on its device.
         processor: its image processor.
         output: folder of the map.
         stem: first part of the names of its files.
-        settings: windows, bands and layers; default: those of `PredictSettings`.
+        settings: how a dataset is read, and what becomes of it; default: those of `PredictSettings`.
         polygons: what becomes of outlines; default: all of them, unsimplified.
         with_polygons: also write a GeoPackage.
         shard: (i, n): predict the share i of n, counted from 0, and no more.
@@ -55,18 +58,20 @@ def predict_scene(
         The map; None for a shard, and in all processes but the first.
 
     Raises:
-        SceneError: the dataset does not fit the model, is damaged, or files would be replaced.
+        RasterError: the dataset does not fit the model, is damaged, or files would be replaced.
     """
     output, settings = Path(output), settings or PredictSettings()
     if not (shard or merge or resume):
         refuse_existing(output, stem, force=force)
-    ground = ground_areas(Grid.of(dataset))  # what cannot be measured is said before hours of work
-    state = _processes(model)
-    is_first = state is None or state.is_main_process
-    if not is_first:
-        state.wait_for_everyone()  # until the first process has made the folder
-    with quiet(), bounded():
-        prediction = ScenePrediction(dataset, model, processor, output, stem, settings, source)
+    with quiet(), gdal_environment():
+        scene = scene_of(dataset, settings, model.config)
+        require_plausible(scene, model.config)
+        ground = ground_areas(scene.grid)  # what cannot be measured is said before hours of work
+        state = _processes(model)
+        is_first = state is None or state.is_main_process
+        if not is_first:
+            state.wait_for_everyone()  # until the first process has made the folder
+        prediction = ScenePrediction(scene, model, processor, output, stem, settings, source)
         index, count = shard or ((0, 1) if state is None else (state.process_index, state.num_processes))
         if not merge and is_first:
             prediction.work.check_room(prediction.bands if shard is None else share(prediction.bands, index, count))

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from .scenes import GDAL_CACHE_BYTES, SceneError
+from ..raster.errors import RasterError
+from ..raster.read import GDAL_CACHE_BYTES
 
 # A block of a network holds about as much at once: input, output, and what lies between.
 LIVE_ACTIVATIONS = 4
@@ -28,7 +29,7 @@ def batch_within(limit: int, model: Any, bands: int, shape: tuple[int, int], cha
         layers: that are written.
 
     Raises:
-        SceneError: not even one window fits.
+        RasterError: not even one window fits.
     """
     pixels = shape[0] * shape[1]
     window = pixels * (bands * 16 + channels * 20 + layers)
@@ -37,7 +38,7 @@ def batch_within(limit: int, model: Any, bands: int, shape: tuple[int, int], cha
     fixed = peak_bytes() + GDAL_CACHE_BYTES
     fitting = (limit - fixed) // window
     if fitting < 1:
-        raise SceneError(
+        raise RasterError(
             f"--max-memory is {limit >> 20} MB, but one window of {shape[0]} x {shape[1]} px of this model needs about "
             f"{(fixed + window) >> 20} MB with all that is loaded. Allow more, or take a smaller --window_px."
         )

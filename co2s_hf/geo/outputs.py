@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..raster.cog import blocks, thinned, write_cog
+from ..raster.colours import class_colours, natural_picture
+from ..raster.errors import RasterError
 from .areas import ClassArea, GroundAreas, class_areas
 from .polygons import PolygonSettings, PolygonSummary, write_polygons
 from .predict import ScenePrediction
-from .quicklook import SIDE_PX, class_colours, stretched, write_quicklook
-from .scenes import SceneError, blocks, thinned, write_cog
+from .quicklook import SIDE_PX, write_quicklook
 
 ENDINGS = (
     ".classes.tif",
@@ -50,10 +52,10 @@ class SceneMap:
 
 
 def refuse_existing(output: Path, stem: str, *, force: bool) -> None:
-    """Raise SceneError where files of a finished map would be replaced without `force`, and no run has begun to."""
+    """Raise RasterError where files of a finished map would be replaced without `force`, and no run has begun to."""
     found = [f"{stem}{ending}" for ending in ENDINGS if (output / f"{stem}{ending}").exists()]
     if found and not force and not (output / f".{stem}.predict").exists():
-        raise SceneError(
+        raise RasterError(
             f"{output} holds {', '.join(found)} already. Name another output, or replace them with --force; they stay "
             "until the new ones are whole."
         )
@@ -79,15 +81,15 @@ def finish(
         tags: metadata of the class map, besides the names of the classes.
 
     Raises:
-        SceneError: bands are missing, or a file cannot be written.
+        RasterError: bands are missing, or a file cannot be written.
     """
     missing = prediction.missing()
     if missing:
-        raise SceneError(
+        raise RasterError(
             f"{prediction.work.folder} lacks {len(missing)} of {len(prediction.bands)} bands (the first one is "
             f"{missing[0].index}). Predict them with --resume or --shard, then merge."
         )
-    folder, grid = prediction.work.folder, prediction.reader.grid
+    folder, grid = prediction.work.folder, prediction.scene.grid
     made = {}
     for ending, layers in _rasters(prediction).items():
         is_classes = ending == ".classes.tif"
@@ -132,13 +134,10 @@ def _class_tags(classes: Sequence[str]) -> dict[str, str]:
 
 def _picture(prediction: ScenePrediction) -> Any:
     """The scene as small as the map in the quick-look."""
-    grid = prediction.reader.grid
+    grid = prediction.scene.grid
     factor = max(1.0, max(grid.height, grid.width) / SIDE_PX)
     shape = (max(1, math.floor(grid.height / factor)), max(1, math.floor(grid.width / factor)))
-    pixels, valid = prediction.reader.read(slice(0, grid.height), slice(0, grid.width), shape)
-    names = [name.lower() for name in prediction.model.config.bands or ()]
-    rgb = [names.index(name) for name in ("red", "green", "blue") if name in names]
-    return stretched(pixels[rgb] if len(rgb) == 3 else pixels[:3], valid)
+    return natural_picture(prediction.scene.read(shape=shape))
 
 
 def _write_areas(

@@ -14,7 +14,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .maps import predict_scene
 from .outputs import SceneMap
 from .predict import PredictSettings
-from .scenes import opened
+from .scene import open_scene
 
 TASK = "land-cover-segmentation"
 
@@ -42,14 +42,15 @@ class LandCoverPipeline(Pipeline):
     def _forward(self, inputs: dict[str, Any], *, output: str | Path, **options: Any) -> dict[str, Any]:  # type: ignore[override]
         fields = {name: options.pop(name) for name in PredictSettings.__dataclass_fields__ if name in options}
         path = inputs["scene"]
-        with opened(path) as dataset:
+        settings = PredictSettings(**fields)
+        with open_scene(path, settings, self.model.config) as scene:
             made = predict_scene(
-                dataset,
+                scene,
                 self.model,
                 self.image_processor,
                 output,
                 Path(path).stem,
-                settings=PredictSettings(**fields),
+                settings=settings,
                 **options,
             )
         return {"map": made}

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..raster.cog import blocks, traced
+from ..raster.errors import RasterError
+from ..raster.grid import Grid
 from .areas import M2_PER_HA, GroundAreas
-from .scenes import Grid, SceneError, blocks, traced
 
 BLOCK_PX = 2048
 FEATURES_AT_ONCE = 20_000
@@ -43,7 +45,7 @@ class PolygonSettings:
         """Refuse what is no area and no length."""
         for name, value in (("min_area_m2", self.min_area_m2), ("simplify_m", self.simplify_m)):
             if not 0 <= value < math.inf:
-                raise SceneError(f"--{name} is {value}; expected 0 or more.")
+                raise RasterError(f"--{name} is {value}; expected 0 or more.")
 
 
 @dataclass
@@ -83,11 +85,11 @@ def write_polygons(
         block_px: side of the blocks that are traced one at a time; decides about the order of polygons only.
 
     Raises:
-        SceneError: a setting in metres without a CRS, or a library is missing.
+        RasterError: a setting in metres without a CRS, or a library is missing.
     """
     pyogrio = _library()
     if ground.gsd_m is None and (settings.min_area_m2 > 0 or settings.simplify_m > 0):
-        raise SceneError(
+        raise RasterError(
             f"{class_map.name} has no CRS, so that --min_area_m2 and --simplify_m mean nothing. Leave them out, or "
             "give the scene its CRS, for example with `rio edit-info --crs`."
         )
@@ -219,7 +221,7 @@ def _library() -> Any:
         import pyogrio
         import shapely  # noqa: F401  # used below; missing ones are said before any work
     except ImportError as error:
-        raise SceneError(
+        raise RasterError(
             f'Polygons need {error.name}, which is not installed. Run `pip install "co2s_hf[geo]"`, or leave polygons '
             "out with --no_polygons."
         ) from None

@@ -16,29 +16,33 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from ..raster.cog import NODATA
+from ..raster.errors import RasterError
+from ..raster.resample import OpenRaster
 from .memory import batch_within
-from .scenes import SceneError, SceneReader, choose_bands
-from .windows import NODATA, PROBABILITY_STEPS, Band, Blender, Chunk, Sums, WindowGrid, as_share, cut_bands, share
+from .scene import SceneOptions
+from .windows import PROBABILITY_STEPS, Band, Blender, Chunk, Sums, WindowGrid, as_share, cut_bands, share
 from .work import BandWriter, FileCarry, WorkFolder
 
 DEFAULT_BATCH = 8
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
+LARGEST = 1e4
+"""Standard deviations beyond which one stray value would make everything that a network sees with it NaN."""
+MAX_FLOAT = 1e30  # what a processor normalises without an overflow
+
 Probabilities = tuple[NDArray[np.bool_], Sums]
 
 
 @dataclass(frozen=True)
-class PredictSettings:
-    """How a scene is predicted; every field but `max_memory_mb` and `band_px` is part of what the map holds.
+class PredictSettings(SceneOptions):
+    """How a scene is read and predicted; all fields but `max_memory_mb` and `band_px` are part of what the map holds.
 
     Attributes:
         window_px: side of a window; None: the one that the model was made for.
         overlap_px: shared by neighbouring windows; None: a quarter of the window.
         batch: windows in a forward pass; None: 8, or what `max_memory_mb` allows.
         band_px: rows of the map that are finished together, and lost together when a process is killed.
-        bands: of the scene, counted from 1, in the order of the model's; None: by name, or all.
-        nodata: value of bands without data, besides what the file says.
-        scale: factor that brings values to [0, 1]; None: by dtype.
         probabilities: also keep the probability of every class.
         disagreement: also keep how much the two students of Co2S disagree.
         max_memory_mb: bound of the process's memory; sets `batch`.
@@ -48,28 +52,25 @@ class PredictSettings:
     overlap_px: int | None = None
     batch: int | None = None
     band_px: int = 1024
-    bands: tuple[int, ...] | None = None
-    nodata: float | None = None
-    scale: float | None = None
     probabilities: bool = False
     disagreement: bool = False
     max_memory_mb: int | None = None
 
 
 class ScenePrediction:
-    """The prediction of one open dataset into a work folder, by one process or by several.
+    """The prediction of one open scene into a work folder, by one process or by several.
 
     Args:
-        dataset: an open rasterio dataset.
+        scene: see `co2s_hf.geo.scene`.
         model: any model of this package, in eval mode and on its device.
         processor: its image processor.
         output: folder of the map.
         stem: first part of the names of its files.
-        settings: see there.
+        settings: see there; how the scene is read has been decided.
         source: what the work folder notes of the scene, besides its size and type: equal values, equal pixels.
 
     Raises:
-        SceneError: the dataset does not fit the model.
+        RasterError: the model cannot map scenes.
 
     Attributes:
         grid: the windows.
@@ -79,7 +80,7 @@ class ScenePrediction:
 
     def __init__(
         self,
-        dataset: Any,
+        scene: OpenRaster,
         model: Any,
         processor: Any,
         output: Path,
@@ -87,49 +88,50 @@ class ScenePrediction:
         settings: PredictSettings,
         source: dict[str, Any] | None = None,
     ) -> None:
-        """Look at the dataset and the model; nothing is predicted yet."""
-        config = model.config
-        self.model, self.processor, self.settings = model, processor, settings
+        """Look at the scene and the model; nothing is predicted yet."""
+        config, reading = model.config, scene.reading
+        self.scene, self.model, self.processor, self.settings = scene, model, processor, settings
         self.classes = [config.id2label[index] for index in range(config.num_labels)]
         self._check_model()
-        bands = choose_bands(dataset, settings.bands, config.num_channels, config.bands)
-        self.reader = SceneReader(dataset, bands, nodata=settings.nodata, scale=settings.scale)
         window_px = config.window_px if settings.window_px is None else settings.window_px
         overlap_px = window_px // 4 if settings.overlap_px is None else settings.overlap_px
-        self.grid = WindowGrid(dataset.height, dataset.width, window_px, overlap_px)
+        self.grid = WindowGrid(scene.height, scene.width, window_px, overlap_px)
         self.bands = cut_bands(self.grid, settings.band_px)
         self.layers = ["classes", "confidence", *(["disagreement"] if settings.disagreement else [])]
         if settings.probabilities:
             self.layers += self.classes
         self.channels = len(self.classes) + settings.disagreement
         task: dict[str, Any] = {
-            "scene": {"size": [dataset.height, dataset.width], "dtype": str(self.reader.dtype), **(source or {})},
+            "scene": {"size": [scene.height, scene.width], "dtype": str(scene.dtype), **(source or {})},
             "model": fingerprint(model, processor),
             "device": model.device.type,
             "window_px": window_px,
             "overlap_px": overlap_px,
             "band_px": settings.band_px,
-            "bands": bands,
-            "nodata": settings.nodata,
-            "scale": settings.scale,
+            "bands": [band.number for band in scene.bands],
+            "nodata": None if reading.nodata is None else [reading.nodata.value, reading.nodata.within],
+            "scale": reading.scale,
+            "offset": reading.offset,
             "layers": self.layers,
         }
-        self.work = WorkFolder(output, stem, task, layers=len(self.layers), width=dataset.width)
+        self.work = WorkFolder(output, stem, task, layers=len(self.layers), width=scene.width)
         self.batch = self._find_batch()
         self.work.task["batch"] = self.batch
         self.chunks = self.grid.chunks(self.batch)
 
     def _check_model(self) -> None:
         if len(self.classes) > NODATA:
-            raise SceneError(f"The model has {len(self.classes)} classes; expected at most {NODATA} in a map of bytes.")
+            raise RasterError(
+                f"The model has {len(self.classes)} classes; expected at most {NODATA} in a map of bytes."
+            )
         if self.processor.do_resize:
-            raise SceneError(
+            raise RasterError(
                 "The processor resizes images, so that windows would not fit together; expected do_resize=False. "
                 "Resample the scene instead, with --gsd."
             )
         voting = [student for student in self.model.students if student in self.model.predictions]
         if self.settings.disagreement and len(voting) != 2:
-            raise SceneError(
+            raise RasterError(
                 "A disagreement needs two students that know all classes, as Co2S has; here "
                 f"{' and '.join(voting)} predicts alone. Leave --disagreement out."
             )
@@ -195,7 +197,8 @@ class ScenePrediction:
     def _windows(self, row: int, chunk: Chunk) -> tuple[NDArray[np.bool_], list[Sums | None]]:
         """Where the chunk holds data, and the probabilities of its windows; None for those without any."""
         (height, width), top, first = self.grid.window_shape, self.grid.tops[row], chunk.lefts[0]
-        pixels, valid = self.reader.read(slice(top, top + height), slice(first, chunk.lefts[-1] + width))
+        raster = self.scene.read(slice(top, top + height), slice(first, chunk.lefts[-1] + width))
+        pixels, valid = raster.input, raster.valid
         cuts = [slice(left - first, left - first + width) for left in chunk.lefts]
         seen = [cut for cut in cuts if valid[:, cut].any()]
         found = iter(self.probabilities([pixels[..., cut] for cut in seen], [valid[:, cut] for cut in seen]))
@@ -206,24 +209,18 @@ class ScenePrediction:
         """(channels, height, width) whole numbers up to `PROBABILITY_STEPS` for each window.
 
         Probabilities and not logits are averaged: they are bounded, so no window can outvote all others, and they are
-        what the confidence of a map means. Pixels without data are the mean of the training images to the model.
+        what the confidence of a map means. See `normalised` for pixels without data.
         """
         if not pixels:
             return []
-        try:
-            inputs = self.processor(list(pixels), input_data_format="channels_first", return_tensors="pt")
-        except ValueError as error:
-            hint = "" if self.settings.scale is not None else " For a scene that is --scale."
-            raise SceneError(f"{self.reader.dataset.name}: {error}{hint}") from error
-        known = torch.from_numpy(np.stack(valid))[:, None]
-        outputs = self.model(pixel_values=inputs["pixel_values"].masked_fill(~known, 0.0).to(self.model.device))
+        outputs = self.model(pixel_values=normalised(self.processor, pixels, valid).to(self.model.device))
         found = outputs.logits.float().softmax(1)
         if self.settings.disagreement:
             one, other = (outputs[name].float().softmax(1) for name in self.model.students.values())
             # The total variation distance: the largest difference that the two give to any set of classes.
             found = torch.cat([found, (one - other).abs().sum(1, keepdim=True) / 2], dim=1)
         if not torch.isfinite(found).all():
-            raise SceneError(f"{self.reader.dataset.name}: the model gives NaN. Try --dtype float32.")
+            raise RasterError(f"{self.scene.name}: the model gives NaN. Try --dtype float32.")
         return list((found.clamp(0, 1) * PROBABILITY_STEPS).round().int().cpu().numpy())
 
     def _final(self, sums: Sums, valid: NDArray[np.bool_], rows: slice, columns: slice) -> list[NDArray[np.uint8]]:
@@ -244,6 +241,28 @@ class ScenePrediction:
         return self.work.missing(self.bands)
 
 
+def normalised(processor: Any, pixels: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> torch.Tensor:
+    """Make windows of one size the input of a model.
+
+    Args:
+        processor: an image processor.
+        pixels: (bands, H, W) each, see `co2s_hf.raster.image.Raster.input`.
+        valid: (H, W) each; pixels without data are the mean of the training images to the model.
+
+    Returns:
+        (B, bands, H, W) float32, at most `LARGEST` in absolute value.
+    """
+    layout = dict(input_data_format="channels_first", return_tensors="pt")
+    known = torch.from_numpy(np.stack(valid))[:, None]
+    if all(one.dtype == np.uint8 for one in pixels):
+        bytes_of: torch.Tensor = processor(list(pixels), **layout)["pixel_values"]
+        return bytes_of.masked_fill(~known, 0.0)
+    # What the values mean has been decided, and whether they can be meant was looked at before: see `.domain`.
+    units = [one / np.float32(255) if one.dtype == np.uint8 else one.clip(-MAX_FLOAT, MAX_FLOAT) for one in pixels]
+    values: torch.Tensor = processor(units, do_rescale=False, **layout)["pixel_values"]
+    return values.clamp_(-LARGEST, LARGEST).masked_fill(~known, 0.0)
+
+
 def fingerprint(model: Any, processor: Any) -> str:
     """Hash what fixes the numbers of a model: its weights and their dtype, its configuration, its processor."""
     digest = hashlib.sha256(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
@@ -255,4 +274,4 @@ def fingerprint(model: Any, processor: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-__all__ = ["DEFAULT_BATCH", "PredictSettings", "ScenePrediction", "fingerprint"]
+__all__ = ["DEFAULT_BATCH", "PredictSettings", "ScenePrediction", "fingerprint", "normalised"]

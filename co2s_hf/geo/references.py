@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import Grid, SceneError, named_classes, opened, rasterio_errors, refusals
+from ..raster.cog import NODATA, named_classes, opened
+from ..raster.errors import GDAL_ERRORS, RasterError, gdal_refusals
+from ..raster.grid import Grid
 from .vectors import WGS84, Features, layers_of, lines_of, on_grid, points_at, points_of, read_features
-from .windows import NODATA
 
 IGNORE = "ignore"
 """What a class is renamed to if it is not to be compared."""
@@ -33,13 +34,13 @@ class ClassLookup:
         """Class ids of names (compared without regard to case) or of ids; 255 for what is to be ignored.
 
         Raises:
-            SceneError: a class that the map does not know; `source` is named.
+            RasterError: a class that the map does not know; `source` is named.
         """
         found, places = np.unique([_text(value) for value in values.tolist()], return_inverse=True)
         ids = [self._id(text) for text in found.tolist()]
         unknown = [text or "(empty)" for text, one in zip(found.tolist(), ids, strict=True) if one is None]
         if unknown:
-            raise SceneError(
+            raise RasterError(
                 f"{source} has {', '.join(unknown[:6])}{' …' if len(unknown) > 6 else ''}; expected "
                 f"{', '.join(self.classes)}, or ids 0 to {len(self.classes) - 1}. Say what they are with --rename "
                 f"{unknown[0]}=CLASS, or leave them out with --rename {unknown[0]}={IGNORE}."
@@ -94,7 +95,7 @@ class ReferencePolygons:
         self._tree = shapely.STRtree(self._polygons)
         self.contested = 0
         if not len(self._tree.query(shapely.box(0, 0, grid.width, grid.height))):
-            raise SceneError(f"{features.path} and {name} do not overlap; expected polygons on the map.")
+            raise RasterError(f"{features.path} and {name} do not overlap; expected polygons on the map.")
 
     def read(self, rows: slice, columns: slice, inner: tuple[slice, slice]) -> NDArray[np.uint8]:
         """See `Reference.read`."""
@@ -129,7 +130,7 @@ class ReferenceRaster:
     def read(self, rows: slice, columns: slice, inner: tuple[slice, slice]) -> NDArray[np.uint8]:
         """See `Reference.read`."""
         window = ((rows.start, rows.stop), (columns.start, columns.stop))
-        with refusals(self._path):
+        with gdal_refusals(self._path):
             values = self._dataset.read(self._band, window=window)
             known = self._dataset.dataset_mask(window=window) != 0
         known &= values != NODATA
@@ -138,7 +139,7 @@ class ReferenceRaster:
         found = np.full(values.shape, NODATA, np.uint8)
         held, places = np.unique(values[known], return_inverse=True)
         if len(held) and not (held == np.round(held)).all():
-            raise SceneError(f"{self._path} holds {held[held != np.round(held)][0]}; expected whole ids of classes.")
+            raise RasterError(f"{self._path} holds {held[held != np.round(held)][0]}; expected whole ids of classes.")
         found[known] = self._lookup.ids(np.array([self._name(value) for value in held.tolist()]), self._path)[places]
         return found
 
@@ -161,11 +162,11 @@ def reference_raster(
         band: counted from 1; None where there is one only.
 
     Raises:
-        SceneError: which band is open, one of both has no CRS, or they do not overlap.
+        RasterError: which band is open, one of both has no CRS, or they do not overlap.
     """
     with opened(path) as dataset:
         if (band is None and dataset.count != 1) or (band is not None and not 1 <= band <= dataset.count):
-            raise SceneError(
+            raise RasterError(
                 f"{path} has {dataset.count} bands; expected one of classes"
                 f"{', or its number in --reference_band' if band is None else f', not number {band}'}."
             )
@@ -175,7 +176,7 @@ def reference_raster(
             yield ReferenceRaster(dataset, path, band or 1, names, lookup)
             return
         if own.crs is None or grid.crs is None:
-            raise SceneError(
+            raise RasterError(
                 f"{path} ({own.height} x {own.width} px{'' if own.crs else ', no CRS'}) and {name} ({grid.height} x "
                 f"{grid.width} px{'' if grid.crs else ', no CRS'}) have other grids, and a CRS is missing; expected "
                 "equal grids, or a CRS in both. Give it to them, for example with `rio edit-info --crs`."
@@ -196,12 +197,12 @@ def reference_raster(
                 resampling=Resampling.nearest,
                 add_alpha=has_none,
             )
-        except rasterio_errors() as error:  # a plan of a building site, for example, says not where the site is
-            raise SceneError(
+        except GDAL_ERRORS as error:  # a plan of a building site, for example, says not where the site is
+            raise RasterError(
                 f"{path} cannot be put on {name} ({error}); expected CRSs of which one can be turned into the other. "
                 "Give it the right one, for example with `rio edit-info --crs`."
             ) from error
-        with refusals(path), warped:
+        with gdal_refusals(path), warped:
             yield ReferenceRaster(warped, path, band or 1, names, lookup)
 
 
@@ -225,14 +226,14 @@ def place_points(features: Features, grid: Grid, name: str, lookup: ClassLookup)
     """Find the pixels of points.
 
     Raises:
-        SceneError: none of them lies on the map.
+        RasterError: none of them lies on the map.
     """
     assert features.values is not None
     ids = lookup.ids(features.values, features.path)
     x, y = points_of(on_grid(features, grid, name)).T
     inside = (x >= 0) & (x < grid.width) & (y >= 0) & (y < grid.height)
     if not inside.any():
-        raise SceneError(f"{features.path} and {name} do not overlap; expected points on the map.")
+        raise RasterError(f"{features.path} and {name} do not overlap; expected points on the map.")
     kept = inside & (ids != NODATA)
     rows, columns = np.floor(y[kept]).astype(np.int64), np.floor(x[kept]).astype(np.int64)
     return SamplePoints(rows, columns, ids[kept], int((~kept).sum()))
@@ -246,7 +247,7 @@ def read_reference_features(
     A CSV has a column with the class and `x` and `y` in the CRS of the map, or in `crs`, or `lon` and `lat` in degrees.
 
     Raises:
-        SceneError: see `co2s_hf.geo.vectors.read_features`.
+        RasterError: see `co2s_hf.geo.vectors.read_features`.
     """
     if path.lower().endswith(".csv"):
         return _read_table(path, grid, field, crs)
@@ -264,10 +265,10 @@ def _read_table(path: str, grid: Grid, field: str | None, crs: str | None) -> Fe
             try:
                 points = points_at([float(line[names[x]]) for line in lines], [float(line[names[y]]) for line in lines])
             except (TypeError, ValueError) as error:
-                raise SceneError(f"{path} has a coordinate that is no number ({error}).") from None
+                raise RasterError(f"{path} has a coordinate that is no number ({error}).") from None
             values = np.array([line[names[wanted.lower()]] for line in lines], dtype=object)
             return Features(path, points, values, system)
-    raise SceneError(
+    raise RasterError(
         f"{path} has the columns {', '.join(names) or '(none)'}; expected {wanted}, and x and y or lon and lat, and a "
         "line for each point."
     )

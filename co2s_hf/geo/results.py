@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .scenes import SceneError
+from ..raster.errors import RasterError
 
 
 @contextmanager
@@ -16,15 +16,15 @@ def files_together(output: Path, names: Sequence[str], *, force: bool) -> Iterat
     """Give a folder to write files of these names in; they move to `output` when this is left without an error.
 
     Raises:
-        SceneError: `output` holds one of them and `force` is not set, or it cannot be made.
+        RasterError: `output` holds one of them and `force` is not set, or it cannot be made.
     """
     found = [name for name in names if (output / name).exists()]
     if found and not force:
-        raise SceneError(f"{output} holds {', '.join(found)} already. Name another output, or replace with --force.")
+        raise RasterError(f"{output} holds {', '.join(found)} already. Name another output, or replace with --force.")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SceneError(f"{output} cannot be made ({error}); expected a folder. Name another one.") from None
+        raise RasterError(f"{output} cannot be made ({error}); expected a folder. Name another one.") from None
     with tempfile.TemporaryDirectory(prefix=".unfinished_", dir=output) as folder:
         yield Path(folder)
         for name in names:

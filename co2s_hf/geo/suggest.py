@@ -3,7 +3,7 @@
 Memory holds the tiles of one batch, and of every tile a few numbers for each class.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from ..segmentation import window_starts
+from ..raster.errors import RasterError
+from ..raster.image import Raster
+from .domain import check_scene
 from .labelled import Labelled
-from .predict import DEFAULT_BATCH
+from .predict import DEFAULT_BATCH, normalised
 from .ranking import TileSummary, rank, summaries
-from .scenes import Grid, SceneError, SceneReader, choose_bands, opened
-
-MAX_TILES = 1_000_000
-"""Each is remembered with some numbers; a few bytes of a file can say that it holds any number of them."""
+from .scene import SceneOptions, open_scene
+from .tiles import Tile, cut_tiles
 
 
 @dataclass(frozen=True)
-class SuggestSettings:
-    """How tiles are cut and chosen.
+class SuggestSettings(SceneOptions):
+    """How scenes are read, and tiles are cut and chosen.
 
     Attributes:
         tile_px: side of a tile; None: the window of the model.
@@ -32,7 +32,6 @@ class SuggestSettings:
         batch: tiles in a forward pass.
         diversity: see `co2s_hf.geo.ranking.rank`.
         min_data: share of a tile that must hold data, above 0.
-        bands, nodata, scale: as in `co2s_hf.geo.predict.PredictSettings`.
     """
 
     tile_px: int | None = None
@@ -40,34 +39,19 @@ class SuggestSettings:
     batch: int = DEFAULT_BATCH
     diversity: float = 1.0
     min_data: float = 0.5
-    bands: tuple[int, ...] | None = None
-    nodata: float | None = None
-    scale: float | None = None
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A rectangle of a scene.
-
-    Attributes:
-        path: of the scene.
-        grid: of the scene.
-        rows, columns: of the scene, in px.
-    """
-
-    path: str
-    grid: Grid
-    rows: slice
-    columns: slice
 
 
 @dataclass(frozen=True)
 class TileData:
-    """Pixels (bands, H, W) of a tile and (H, W) bool, where they hold data."""
+    """A tile and its pixels."""
 
     tile: Tile
-    pixels: NDArray[Any]
-    valid: NDArray[np.bool_]
+    raster: Raster
+
+    @property
+    def data_share(self) -> float:
+        """Of its pixels."""
+        return float(self.raster.valid.mean())
 
 
 @dataclass(frozen=True)
@@ -106,29 +90,6 @@ class Suggestions:
     empty: int
 
 
-def cut_tiles(grid: Grid, path: str, tile_px: int) -> list[Tile]:
-    """All tiles of a scene, row by row.
-
-    They lie side by side; the last of an axis is moved back to end at the border, so that all are of one size; a scene
-    smaller than a tile is one tile along that axis.
-
-    Raises:
-        SceneError: there are more than `MAX_TILES`.
-    """
-    height, width = min(tile_px, grid.height), min(tile_px, grid.width)
-    count = -(-grid.height // height) * -(-grid.width // width)
-    if count > MAX_TILES:
-        raise SceneError(
-            f"{path} of {grid.height} x {grid.width} px has {count} tiles of {tile_px} px; expected at most "
-            f"{MAX_TILES}. Name parts of it, or a larger --tile_px."
-        )
-    return [
-        Tile(path, grid, slice(top, top + height), slice(left, left + width))
-        for top in window_starts(grid.height, height, height)
-        for left in window_starts(grid.width, width, width)
-    ]
-
-
 class StudentTiles:
     """The students of a model, applied to tiles.
 
@@ -137,7 +98,7 @@ class StudentTiles:
         processor: its image processor.
 
     Raises:
-        SceneError: the processor would resize tiles.
+        RasterError: the processor would resize tiles.
 
     Attributes:
         fields: name of each student that votes, two or one -> output field of its logits.
@@ -147,7 +108,7 @@ class StudentTiles:
     def __init__(self, model: Any, processor: Any) -> None:
         """Look at the model."""
         if processor.do_resize:
-            raise SceneError("The processor resizes images, so that pixels are no pixels; expected do_resize=False.")
+            raise RasterError("The processor resizes images, so that pixels are no pixels; expected do_resize=False.")
         self.model, self.processor = model, processor
         self.classes: list[str] = [model.config.id2label[index] for index in range(model.config.num_labels)]
         # A student of Co2S that was not trained for some class abstains.
@@ -156,25 +117,13 @@ class StudentTiles:
     @torch.inference_mode()
     def probabilities(self, tiles: Sequence[TileData]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """(B, N, H, W) of each student, and (B, H, W) where there is data; the tiles are of one size."""
-        try:
-            inputs = self.processor(
-                [one.pixels for one in tiles], input_data_format="channels_first", return_tensors="pt"
-            )
-        except ValueError as error:
-            raise SceneError(f"{tiles[0].tile.path}: {error} For a scene that is --scale.") from error
-        valid = torch.from_numpy(np.stack([one.valid for one in tiles]))
-        # Pixels without data are the mean of the training images to the model, as when a scene is mapped.
-        outputs = self.model(inputs["pixel_values"].masked_fill(~valid[:, None], 0.0).to(self.model.device))
+        known = [one.raster.valid for one in tiles]
+        values = normalised(self.processor, [one.raster.input for one in tiles], known)
+        outputs = self.model(values.to(self.model.device))
         found = [outputs[field].float().softmax(1) for field in self.fields.values()]
         if not all(bool(torch.isfinite(one).all()) for one in found):
-            raise SceneError(f"{tiles[0].tile.path}: the model gives NaN. Try --dtype float32.")
-        return found, valid.to(self.model.device)
-
-
-def open_reader(dataset: Any, config: Any, settings: SuggestSettings) -> SceneReader:
-    """A reader of the bands that the model takes."""
-    bands = choose_bands(dataset, settings.bands, config.num_channels, config.bands)
-    return SceneReader(dataset, bands, nodata=settings.nodata, scale=settings.scale)
+            raise RasterError(f"{tiles[0].tile.path}: the model gives NaN. Try --dtype float32.")
+        return found, torch.from_numpy(np.stack(known)).to(self.model.device)
 
 
 def suggest(
@@ -185,6 +134,7 @@ def suggest(
     labelled: Labelled | None = None,
     *,
     progress: bool = False,
+    say: Callable[[str], object] | None = None,
 ) -> Suggestions:
     """Rank the tiles of scenes: the ones to label next come first.
 
@@ -196,19 +146,24 @@ def suggest(
         settings: see there.
         labelled: what has labels already. It is not suggested, but looked at: what resembles it comes late.
         progress: show a bar.
+        say: is told what a person should know of a scene, one sentence at a time, before any work is done.
 
     Raises:
-        SceneError: a scene does not fit the model, or no tile is left.
+        RasterError: a scene does not fit the model, or no tile is left.
     """
     students = StudentTiles(model, processor)
     if len(students.classes) < 2:
-        raise SceneError("The model has a single class, so that nothing can be disputed; expected at least two.")
+        raise RasterError("The model has a single class, so that nothing can be disputed; expected at least two.")
     tile_px = settings.tile_px or int(model.config.window_px)
     tiles: list[Tile] = []
     done: list[bool] = []
     for path in paths:  # all of them before the first one is predicted
-        with opened(path) as dataset:
-            mine = cut_tiles(open_reader(dataset, model.config, settings).grid, path, tile_px)
+        with open_scene(path, settings, model.config) as scene:
+            mine = cut_tiles(scene.grid, path, tile_px, file_shape=(scene.native.height, scene.native.width))
+            notes = check_scene(scene, settings, model.config)
+        if say is not None:
+            for note in notes:
+                say(f"{path}: {note}")
         tiles += mine
         done += [False] * len(mine) if labelled is None else labelled.among(mine).tolist()
     found: dict[int, tuple[float, TileSummary]] = {}
@@ -216,7 +171,7 @@ def suggest(
         for batch in _batches(tiles, model.config, settings, bar):
             probabilities, valid = students.probabilities([data for _, data in batch])
             for (place, data), summary in zip(batch, summaries(probabilities, valid), strict=True):
-                found[place] = float(data.valid.mean()), summary
+                found[place] = data.data_share, summary
     return _ranked(tiles, done, found, settings)
 
 
@@ -227,9 +182,9 @@ def _batches(
     batch: list[tuple[int, TileData]] = []
     for place, data in enumerate(read_tiles(tiles, config, settings)):
         bar.update()
-        if not data.valid.any() or data.valid.mean() < settings.min_data:
+        if not data.data_share or data.data_share < settings.min_data:
             continue
-        if batch and (len(batch) == settings.batch or batch[0][1].pixels.shape != data.pixels.shape):
+        if batch and (len(batch) == settings.batch or batch[0][1].raster.valid.shape != data.raster.valid.shape):
             yield batch
             batch = []
         batch.append((place, data))
@@ -242,10 +197,9 @@ def read_tiles(tiles: Sequence[Tile], config: Any, settings: SuggestSettings) ->
     place = 0
     while place < len(tiles):
         path = tiles[place].path
-        with opened(path) as dataset:
-            reader = open_reader(dataset, config, settings)
+        with open_scene(path, settings, config) as scene:
             while place < len(tiles) and tiles[place].path == path:
-                yield TileData(tiles[place], *reader.read(tiles[place].rows, tiles[place].columns))
+                yield TileData(tiles[place], scene.read(tiles[place].rows, tiles[place].columns))
                 place += 1
 
 
@@ -257,7 +211,7 @@ def _ranked(
 ) -> Suggestions:
     places = [place for place in found if not done[place]]
     if not places:
-        raise SceneError(
+        raise RasterError(
             f"None of {len(tiles)} tiles is left to be labelled: {sum(done)} are labelled, "
             f"{len(tiles) - len(found)} hold data in less than {settings.min_data:.0%} of their pixels. Name other "
             "scenes, or a smaller --min_data."
@@ -290,15 +244,11 @@ def _ranked(
 
 
 __all__ = [
-    "MAX_TILES",
     "StudentTiles",
     "SuggestSettings",
     "Suggestion",
     "Suggestions",
-    "Tile",
     "TileData",
-    "cut_tiles",
-    "open_reader",
     "read_tiles",
     "suggest",
 ]

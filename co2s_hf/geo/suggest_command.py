@@ -5,10 +5,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .inputs import DTYPES, load_model, scene_paths
+from ..raster.errors import RasterError
+from .inputs import DTYPES, load_model, say, scene_paths
 from .labelled import Labelled
 from .results import files_together
-from .scenes import SceneError
+from .scene import add_scene_options, scene_options
 from .suggest import StudentTiles, Suggestions, SuggestSettings, suggest
 from .suggestion_files import write_geopackage, write_sheet, write_table
 
@@ -30,9 +31,7 @@ def add_suggest(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     parser.add_argument("--count", type=int, default=20, help="how many tiles; default: 20")
     parser.add_argument("--diversity", type=float, default=1.0, help="0: by disagreement alone; default: 1")
     parser.add_argument("--min_data", type=float, default=0.5, help="share of a tile with data; default: 0.5")
-    parser.add_argument("--bands", type=int, nargs="+", help="of the scene, counted from 1, in the model's order")
-    parser.add_argument("--nodata", type=float, help="value of bands without data, besides what the file says")
-    parser.add_argument("--scale", type=float, help="factor to [0, 1], as 1e-4 for reflectances of 16 bits")
+    add_scene_options(parser)
     parser.add_argument("--batch_size", type=int, default=8, help="tiles at once; default: 8")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the model's weights; default: float32")
@@ -49,7 +48,7 @@ def _suggest(arguments: argparse.Namespace) -> int:
     with files_together(arguments.output, FILES, force=arguments.force) as folder:
         model, processor = load_model(arguments.model, arguments.device, arguments.dtype)
         students = StudentTiles(model, processor)
-        found = suggest(paths, model, processor, settings, labelled, progress=True)
+        found = suggest(paths, model, processor, settings, labelled, progress=True, say=say)
         write_geopackage(folder / FILES[0], found.chosen, students.classes)
         write_table(folder / FILES[1], found.chosen, students.classes)
         write_sheet(folder / FILES[2], found.chosen, students, settings)
@@ -61,20 +60,18 @@ def _settings(arguments: argparse.Namespace) -> SuggestSettings:
     for name in ("tile_px", "count", "batch_size"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise SceneError(f"--{name} is {value}; expected at least 1.")
+            raise RasterError(f"--{name} is {value}; expected at least 1.")
     if not 0 <= arguments.diversity < math.inf:
-        raise SceneError(f"--diversity is {arguments.diversity}; expected 0 or more.")
+        raise RasterError(f"--diversity is {arguments.diversity}; expected 0 or more.")
     if not 0 <= arguments.min_data <= 1:
-        raise SceneError(f"--min_data is {arguments.min_data}; expected a share from 0 to 1.")
+        raise RasterError(f"--min_data is {arguments.min_data}; expected a share from 0 to 1.")
     return SuggestSettings(
         tile_px=arguments.tile_px,
         count=arguments.count,
         batch=arguments.batch_size,
         diversity=arguments.diversity,
         min_data=arguments.min_data,
-        bands=None if arguments.bands is None else tuple(arguments.bands),
-        nodata=arguments.nodata,
-        scale=arguments.scale,
+        **vars(scene_options(arguments)),
     )
 
 
@@ -90,7 +87,7 @@ def _report(found: Suggestions, students: StudentTiles, output: Path) -> str:
         tile = one.tile
         lines.append(
             f"{one.rank:>4}  {one.score:.3f}  {one.summary.disagreement:>12.3f}  {disputed:<14}  "
-            f"{Path(tile.path).name}, {tile.rows.start}, {tile.columns.start}"
+            f"{Path(tile.path).name}, {tile.box[0]}, {tile.box[1]}"
         )
     return "\n".join([*lines, *(["…"] if len(found.chosen) > 10 else [])])
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .quicklook import class_colours, stretched
+from ..raster.cog import NODATA
+from ..raster.colours import class_colours, natural_picture
 from .ranking import disagreement_by_class
 from .suggest import StudentTiles, Suggestion, SuggestSettings, read_tiles
 from .vectors import Footprint, write_footprints
-from .windows import NODATA
 
 TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "dino": "DINO"}
 MAX_PICTURES = 60
@@ -26,16 +26,16 @@ HEAT = np.array([(13, 8, 60), (92, 20, 120), (180, 50, 90), (240, 120, 40), (252
 
 
 def fields_of(one: Suggestion, classes: Sequence[str]) -> dict[str, Any]:
-    """The values of a suggestion, in the order of their columns."""
-    summary = one.summary
+    """The values of a suggestion, in the order of their columns; rows and columns are those of the file."""
+    summary, (top, left, bottom, right) = one.summary, one.tile.box
     shares = {f"share_{name}": round(float(value), 4) for name, value in zip(classes, summary.shares, strict=True)}
     return {
         "rank": one.rank,
         "file": one.tile.path,
-        "row": one.tile.rows.start,
-        "column": one.tile.columns.start,
-        "height": one.tile.rows.stop - one.tile.rows.start,
-        "width": one.tile.columns.stop - one.tile.columns.start,
+        "row": top,
+        "column": left,
+        "height": bottom - top,
+        "width": right - left,
         "score": round(one.score, 6),
         "disagreement": round(summary.disagreement, 6),
         "differing": round(summary.differing, 4),
@@ -93,7 +93,7 @@ def _caption(one: Suggestion, classes: Sequence[str]) -> str:
     disputed = classes[int(one.summary.by_class.argmax())]
     return (
         f"{one.rank}.  score {one.score:.3f}, disagreement {one.summary.disagreement:.3f} (most: {disputed})   "
-        f"{Path(one.tile.path).name} row {one.tile.rows.start} column {one.tile.columns.start}"
+        f"{Path(one.tile.path).name} row {one.tile.box[0]} column {one.tile.box[1]}"
     )
 
 
@@ -109,12 +109,10 @@ def _pictures(one: Suggestion, students: StudentTiles, settings: SuggestSettings
     probabilities, _ = students.probabilities([data])
     colours = np.full((NODATA + 1, 3), 255, np.uint8)
     colours[: len(students.classes)] = class_colours(students.classes)
-    named = [np.where(data.valid, each.argmax(1)[0].cpu().numpy(), NODATA) for each in probabilities]
+    valid = data.raster.valid
+    named = [np.where(valid, each.argmax(1)[0].cpu().numpy(), NODATA) for each in probabilities]
     disputed = disagreement_by_class(probabilities).sum(1)[0].cpu().numpy()
-    names = [name.lower() for name in students.model.config.bands or ()]
-    rgb = [names.index(name) for name in ("red", "green", "blue") if name in names]
-    picture = stretched(data.pixels[rgb] if len(rgb) == 3 else data.pixels[:3], data.valid)
-    height, width = data.valid.shape
+    height, width = valid.shape
     factor = SIDE_PX / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
 
@@ -123,9 +121,9 @@ def _pictures(one: Suggestion, students: StudentTiles, settings: SuggestSettings
 
     smooth = Image.Resampling.BOX if factor < 1 else Image.Resampling.NEAREST
     return [
-        small(picture, smooth),
+        small(natural_picture(data.raster), smooth),
         *(small(colours[one], Image.Resampling.NEAREST) for one in named),
-        small(np.where(data.valid, disputed, np.float32(np.nan)), smooth),
+        small(np.where(valid, disputed, np.float32(np.nan)), smooth),
     ]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import Grid, SceneError
+from ..raster.errors import RasterError
+from ..raster.grid import Grid
 
 CLASS_FIELDS = ("class", "class_id")
 """Where classes are looked for if nobody says."""
@@ -47,18 +48,18 @@ def lines_of(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a CSV by the names of its columns.
 
     Raises:
-        SceneError: it is no table in UTF-8.
+        RasterError: it is no table in UTF-8.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             return list(csv.DictReader(file))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise SceneError(f"{path} cannot be read ({error}); expected a CSV in UTF-8. Save it again as such.") from None
+        raise RasterError(f"{path} cannot be read ({error}); expected a CSV in UTF-8. Save it again as such.") from None
 
 
 @contextmanager
 def _refusals(path: str | Path) -> Iterator[None]:
-    """Turn what OGR, GEOS and PROJ say of a file into one `SceneError`."""
+    """Turn what OGR, GEOS and PROJ say of a file into one `RasterError`."""
     pyogrio = _library()
     from pyproj.exceptions import ProjError
     from shapely.errors import ShapelyError
@@ -72,7 +73,7 @@ def _refusals(path: str | Path) -> Iterator[None]:
         ShapelyError,
         UnicodeDecodeError,
     ) as error:
-        raise SceneError(
+        raise RasterError(
             f"{path} cannot be read ({error}); expected whole points or polygons that OGR opens. Export it again."
         ) from error
 
@@ -81,7 +82,7 @@ def layers_of(path: str | Path) -> list[str]:
     """Names of the layers of features in a file; none if it is no file of features.
 
     Raises:
-        SceneError: they are no UTF-8.
+        RasterError: they are no UTF-8.
     """
     pyogrio = _library()
     with _refusals(path):
@@ -104,14 +105,14 @@ def read_features(
         crs: of coordinates in a file that does not say.
 
     Raises:
-        SceneError: it is no such file, or holds nothing, or no such field or layer, or other geometries.
+        RasterError: it is no such file, or holds nothing, or no such field or layer, or other geometries.
     """
     pyogrio = _library()
     import shapely
 
     layers = layers_of(path)
     if layer is None and len(layers) != 1 or layer is not None and layer not in layers:
-        raise SceneError(
+        raise RasterError(
             f"{path} has the layers {', '.join(layers) or '(none)'}; expected "
             f"{'one of features, or its name in --reference_layer' if layer is None else layer}."
         )
@@ -127,7 +128,7 @@ def read_features(
     allowed = ({shapely.GeometryType.POINT}, {shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON})
     if not any(kinds and kinds <= one for one in allowed):
         found = ", ".join(sorted(shapely.GeometryType(kind).name.lower() for kind in kinds)) or "nothing"
-        raise SceneError(f"{path} holds {found}; expected polygons, or one point each.")
+        raise RasterError(f"{path} holds {found}; expected polygons, or one point each.")
     return Features(str(path), geometries[kept], values[0][kept] if classes else None, meta["crs"] or crs)
 
 
@@ -137,7 +138,7 @@ def _field(path: str | Path, layer: str, wanted: str | None) -> str:
     for name in CLASS_FIELDS if wanted is None else (wanted,):
         if name in fields:
             return name
-    raise SceneError(
+    raise RasterError(
         f"{path} has the fields {', '.join(fields) or '(none)'}; expected {wanted or ' or '.join(CLASS_FIELDS)}. Name "
         "the one that holds the class with --reference_field."
     )
@@ -152,14 +153,14 @@ def on_grid(features: Features, grid: Grid, name: str) -> NDArray[Any]:
         name: of that raster, for errors.
 
     Raises:
-        SceneError: one of both has no CRS.
+        RasterError: one of both has no CRS.
     """
     import shapely
 
     geometries = features.geometries
     if (features.crs is None) != (grid.crs is None):
         without, other = (features.path, name) if features.crs is None else (name, features.path)
-        raise SceneError(
+        raise RasterError(
             f"{without} has no CRS and {other} has one, so nobody knows where one lies on the other. Give it the CRS "
             f"that it was made in{', with --reference_crs' if features.crs is None else ''}."
         )
@@ -188,7 +189,7 @@ def _reprojected(geometries: NDArray[Any], source: str, target: str) -> NDArray[
     try:
         one, other = CRS.from_user_input(source), CRS.from_user_input(target)
     except CRSError as error:
-        raise SceneError(f"{source} is no CRS that PROJ knows ({error}); expected one like EPSG:32633.") from None
+        raise RasterError(f"{source} is no CRS that PROJ knows ({error}); expected one like EPSG:32633.") from None
     if one == other:
         return geometries
     transformer = Transformer.from_crs(one, other, always_xy=True)
@@ -295,7 +296,7 @@ def _library() -> Any:
         import pyproj  # noqa: F401
         import shapely  # noqa: F401  # missing ones are said before any work
     except ImportError as error:
-        raise SceneError(
+        raise RasterError(
             f'Points and polygons need {error.name}, which is not installed. Run `pip install "co2s_hf[geo]"`.'
         ) from None
     return pyogrio

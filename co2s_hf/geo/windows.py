@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..raster.cog import LAYER_STEPS
 from ..segmentation import window_starts
 
 PROBABILITY_STEPS = 65535
@@ -23,12 +24,6 @@ PROBABILITY_STEPS = 65535
 WEIGHT_STEPS = 32
 """The weight of a window's middle along one axis. With at most 5 windows above a pixel on either axis, sums of
 probabilities stay below 5 * 32 * 5 * 32 * 65535 < 2^31."""
-
-LAYER_STEPS = 250
-"""A share of 1 in the layers that are written: confidence, probabilities, disagreement."""
-
-NODATA = 255
-"""Where a scene holds no data, in every layer that is written."""
 
 Sums = NDArray[np.int32]
 
@@ -277,9 +272,7 @@ __all__ = [
     "Blender",
     "Carry",
     "Chunk",
-    "LAYER_STEPS",
     "MemoryCarry",
-    "NODATA",
     "PROBABILITY_STEPS",
     "WEIGHT_STEPS",
     "WindowGrid",

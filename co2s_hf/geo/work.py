@@ -19,10 +19,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import Part, SceneError
+from ..raster.cog import Part
+from ..raster.errors import RasterError
 from .windows import Band, Sums
 
 TASK = "task.json"
+
+
+class OtherTaskError(RasterError):
+    """An unfinished run that is there is of another task."""
 
 
 class WorkFolder:
@@ -50,13 +55,13 @@ class WorkFolder:
         """Refuse to begin with bands that the disk has no room for: a file of some bytes may say that it is large.
 
         Raises:
-            SceneError: less is free than the bands take that are not there yet.
+            RasterError: less is free than the bands take that are not there yet.
         """
         parts = [self.part(band) for band in bands]
         needed = sum(self.layers * part.rows * self.width for part in parts if not part.path.exists())
         there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
         if needed > (free := shutil.disk_usage(there).free):
-            raise SceneError(
+            raise RasterError(
                 f"The map of {self.stem} takes more than {needed / 1e9:.1f} GB while it is made, and {there} has "
                 f"{free / 1e9:.1f} GB left; make room, name another output, or resample the scene, with --gsd."
             )
@@ -69,13 +74,13 @@ class WorkFolder:
             force: start over instead, whatever is there.
 
         Raises:
-            SceneError: there is an unfinished run, and it is of another task or `resume` is not set.
+            RasterError: there is an unfinished run, and it is of another task or `resume` is not set.
         """
         if force and not resume:
             shutil.rmtree(self.folder, ignore_errors=True)
         path = self.folder / TASK
         if not resume and path.exists():
-            raise SceneError(
+            raise RasterError(
                 f"{self.folder} is an unfinished run. Go on with --resume, or start over with --force, which deletes "
                 "it."
             )
@@ -91,14 +96,14 @@ class WorkFolder:
 
     def _check(self, other: dict[str, Any] | None) -> None:
         if other is None:
-            raise SceneError(
+            raise RasterError(
                 f"{self.folder / TASK} is damaged, so nobody knows what is unfinished there; start over with --force."
             )
         # As text: NaN, which a nodata value may be, is not equal to itself.
         differing = [key for key in {**other, **self.task} if repr(other.get(key)) != repr(self.task.get(key))]
         if differing:
             found = "; ".join(f"{key} {other.get(key)}, not {self.task.get(key)}" for key in differing[:4])
-            raise SceneError(
+            raise OtherTaskError(
                 f"{self.folder} is an unfinished run of another task ({found}). Finish it with the command that began "
                 "it, name another output, or start over with --force, which deletes it."
             )
@@ -225,4 +230,4 @@ class FileCarry:
         self._file.close()
 
 
-__all__ = ["BandWriter", "FileCarry", "WorkFolder"]
+__all__ = ["BandWriter", "FileCarry", "OtherTaskError", "WorkFolder"]

@@ -5,7 +5,9 @@ No function holds a whole map.
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,9 +149,20 @@ def _vrt(
     return "\n".join([*lines, "</VRTDataset>"])
 
 
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a raster of classes as a rasterio dataset.
+
+    Raises:
+        RasterError: it cannot be opened or, later, not be read.
+    """
+    with quiet(), gdal_refusals(path), gdal_environment(), rasterio.open(path) as dataset:
+        yield dataset
+
+
 def blocks(path: Path, block_px: int) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
     """(top, left, pixels) of the first band, block by block, from the left to the right and the top to the bottom."""
-    with quiet(), gdal_refusals(path), gdal_environment(), rasterio.open(path) as dataset:
+    with opened(path) as dataset:
         for top in range(0, dataset.height, block_px):
             for left in range(0, dataset.width, block_px):
                 height, width = min(block_px, dataset.height - top), min(block_px, dataset.width - left)
@@ -158,7 +171,7 @@ def blocks(path: Path, block_px: int) -> Iterator[tuple[int, int, NDArray[np.uin
 
 def thinned(path: Path, side_px: int) -> NDArray[np.uint8]:
     """The first band, thinned out to at most `side_px` on its longer side; from an overview where there is one."""
-    with quiet(), gdal_refusals(path), gdal_environment(), rasterio.open(path) as dataset:
+    with opened(path) as dataset:
         factor = max(1.0, max(dataset.shape) / side_px)
         shape = tuple(max(1, math.floor(size / factor)) for size in dataset.shape)
         pixels: NDArray[np.uint8] = dataset.read(1, out_shape=shape)
@@ -205,6 +218,7 @@ __all__ = [
     "Rings",
     "blocks",
     "named_classes",
+    "opened",
     "thinned",
     "traced",
     "write_cog",

@@ -72,10 +72,13 @@ def natural_bands(names: Sequence[str], count: int) -> list[int]:
 
 
 def natural_picture(raster: Raster) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) of a raster in natural colours, white where there is no data; see `stretched`."""
+    """A picture (H, W, 3) of a raster in natural colours, white where there is no data; see `stretched`.
+
+    What the bands were read as counts, and where nothing was asked for what the file calls them.
+    """
     colours = raster.colours
-    names = [band.name for band in raster.bands] if raster.palette is None else []
-    return stretched(colours[natural_bands(names, len(colours))], raster.valid)
+    names = raster.reading.names or [band.name for band in raster.bands]
+    return stretched(colours[natural_bands(names if len(names) == len(colours) else [], len(colours))], raster.valid)
 
 
 def stretched(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:

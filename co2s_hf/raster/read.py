@@ -216,6 +216,9 @@ class RasterFile:
             self._corner = source.top, source.left
             rows = slice(source.top, source.top + source.height)
             self.grid = self._whole.window(rows, slice(source.left, source.left + source.width))
+        # Asked first: for it GDAL looks where the blocks of the file are, and what it says of damage there is raised by
+        # the next question, for the colours of bands. A read gives zeros instead.
+        self._mask_flags = dataset.mask_flag_enums
         every = [_band(dataset, *each) for each in zip(dataset.indexes, _nodata_values(dataset), strict=True)]
         self.every_band = tuple(every)
         numbers, self.bands_found_by = choose_bands(self.name, every, reading, self._palette_of(every))
@@ -234,6 +237,11 @@ class RasterFile:
             return int(text) if text.isdecimal() else 1
         path = self.source.path if isinstance(self.source, FileWindow) else self.source
         return orientation(path, self.dataset.driver)
+
+    @property
+    def native(self) -> "RasterFile":
+        """The file whose pixels these are; see `co2s_hf.raster.resample.Resampled`."""
+        return self
 
     @property
     def height(self) -> int:
@@ -272,7 +280,7 @@ class RasterFile:
     @property
     def _has_mask(self) -> bool:
         """Whether a mask, in the file or beside it, says where it holds data; or one value for each band does."""
-        flags = {flag.name for flag in self.dataset.mask_flag_enums[self.bands[0].number - 1]}
+        flags = {flag.name for flag in self._mask_flags[self.bands[0].number - 1]}
         return "per_dataset" in flags and "alpha" not in flags
 
     def require_meaning(self) -> None:

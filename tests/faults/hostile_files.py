@@ -19,9 +19,9 @@ from co2s_hf.data.hub import fetch, read_named
 from co2s_hf.data.lists import Line, write_list
 from co2s_hf.data.report import check_dataset
 from co2s_hf.geo.maps import predict_scene
-from co2s_hf.geo.scenes import opened
 from co2s_hf.geo.suggest import SuggestSettings, suggest
 from co2s_hf.publish.card import CardFacts, DataFacts, model_card
+from co2s_hf.raster.cog import opened
 from tests.faults.fuzz_inputs import GOOD
 from tests.faults.hostile_code import refused
 from tests.faults.space_modules import page_parts, scene_file

@@ -5,7 +5,8 @@ import pytest
 from pyproj import CRS, Geod
 
 from co2s_hf.geo.areas import class_areas, ground_areas
-from co2s_hf.geo.scenes import Grid, SceneError
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 
 WGS84 = CRS("EPSG:4326").to_wkt()
 
@@ -51,7 +52,7 @@ def test_without_a_crs_there_are_only_pixels():
 
 
 def test_rotated_degrees_are_refused():
-    with pytest.raises(SceneError, match="rotated and in degrees"):
+    with pytest.raises(RasterError, match="rotated and in degrees"):
         ground_areas(grid("EPSG:4326", (0.01, 0.001, 10, 0.001, -0.01, 47)))
 
 
@@ -67,12 +68,12 @@ def test_areas_add_up_over_blocks_row_by_row():
 
 
 def test_degrees_beyond_a_pole_are_refused():
-    with pytest.raises(SceneError, match="reaches latitudes of 80 to 230, beyond a pole"):
+    with pytest.raises(RasterError, match="reaches latitudes of 80 to 230, beyond a pole"):
         ground_areas(grid("EPSG:4326", (1, 0, 0, 0, 30, 80), height=5))
     # Centres on the poles are usual.
     assert ground_areas(grid("EPSG:4326", (1, 0, 0, 0, -1, 90.5), height=181)).method.startswith("ellipsoid")
 
 
 def test_what_is_no_crs_is_refused():
-    with pytest.raises(SceneError, match="'nonsense' is no CRS that PROJ knows"):
+    with pytest.raises(RasterError, match="'nonsense' is no CRS that PROJ knows"):
         ground_areas(Grid(6, 5, (1, 0, 0, 0, 1, 0), "nonsense"))

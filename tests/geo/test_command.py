@@ -1,5 +1,6 @@
 """`co2s predict`: scenes in, maps out, one clear error for everything else."""
 
+import csv
 import json
 import resource
 from pathlib import Path
@@ -10,7 +11,7 @@ import rasterio
 
 from co2s_hf.__main__ import main
 from co2s_hf.geo.outputs import ENDINGS
-from co2s_hf.geo.scenes import opened
+from co2s_hf.raster.cog import opened
 
 WHERE = ["--window_px", "48", "--no_polygons"]
 
@@ -120,9 +121,7 @@ def test_odd_scenes_get_a_stated_correct_map(predict, write_scene, tmp_path, mak
 
 
 def four_bands(write_scene, folder):
-    return write_scene(
-        pixels=np.ones((4, 20, 20), np.uint8), photometric="MINISBLACK"
-    ), "has 4 bands, the model takes 3"
+    return write_scene(pixels=np.ones((4, 20, 20), np.uint8), photometric="MINISBLACK"), "has 4 bands; expected 3"
 
 
 def truncated(write_scene, folder):
@@ -244,3 +243,90 @@ def test_a_full_disk_is_one_error_and_the_old_map_stays(predict, write_scene, tm
     assert {file: data for file, data in snapshot(tmp_path / "out").items() if file in before} == before
     assert predict(path, options=["--resume"])[0] == 0
     assert snapshot(tmp_path / "out") == before
+
+
+def damaged(write_scene, name):
+    """A scene whose last rows are cut off."""
+    path = write_scene(name, size=(200, 60), blockysize=1)
+    path.write_bytes(path.read_bytes()[:-1000])
+    return path
+
+
+def failures(folder):
+    with open(folder / "failed.csv", newline="", encoding="utf-8") as file:
+        return {Path(row["scene"]).name: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_other_scenes_are_mapped_where_some_fail_and_a_second_run_does_those_alone(
+    predict, write_scene, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("co2s_hf.geo.domain.SAMPLE_PX", 4)  # the damage is found while the scene is mapped
+    write_scene("in/a.tif")
+    (tmp_path / "in/b.tif").write_text("no raster")
+    damaged(write_scene, "in/c.tif")
+    write_scene("in/d.tif")
+    assert predict(tmp_path / "in", output="strict")[0] == 2 and not list((tmp_path / "strict").iterdir())
+    status, said = predict(tmp_path / "in", options=["--keep_going"])
+    out = tmp_path / "out"
+    assert status == 1 and "2 scenes failed" in said and sorted(failures(out)) == ["b.tif", "c.tif"]
+    assert all("cannot be read" in reason and reason in said for reason in failures(out).values())
+    made = {path.name for path in out.glob("*.classes.tif")}
+    assert made == {"a.classes.tif", "d.classes.tif"} and (out / ".c.predict").exists()
+    before = snapshot(out)
+    write_scene("in/c.tif", size=(200, 60))
+    status, said = predict(tmp_path / "in", options=["--keep_going"])
+    assert status == 1 and list(failures(out)) == ["b.tif"] and "a: finished already" in said
+    assert (out / "c.classes.tif").exists() and not (out / ".c.predict").exists()
+    kept = {path: data for path, data in before.items() if path.name[:2] in ("a.", "d.")}
+    assert kept and {path: data for path, data in snapshot(out).items() if path in kept} == kept
+    write_scene("in/b.tif")
+    status, said = predict(tmp_path / "in", options=["--resume", "--keep_going"])
+    assert status == 0 and not (out / "failed.csv").exists() and (out / "b.classes.tif").exists()
+
+
+def test_a_map_of_another_model_is_not_replaced_by_going_on(predict, write_scene, tmp_path):
+    path = write_scene()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/scene.classes.tif").write_bytes(write_scene("map.tif", np.ones((1, 9, 9), np.uint8)).read_bytes())
+    status, said = predict(path, options=["--keep_going"])
+    assert status == 1 and "holds scene.classes.tif already" in failures(tmp_path / "out")["scene.tif"]
+    assert predict(path, options=["--keep_going", "--force"])[0] == 0
+
+
+def test_masked_ground_is_never_mapped_whatever_the_resolution(predict, write_scene, tmp_path):
+    path, mask = write_scene(size=(64, 80)), np.full((64, 80), 255, np.uint8)
+    mask[:, :30] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(mask)
+    for gsd, factor in (("1", 2), ("4", 0.5)):
+        assert predict(path, output=gsd, options=["--gsd", gsd])[0] == 0
+        with rasterio.open(tmp_path / gsd / "scene.classes.tif") as made:
+            classes = made.read(1)
+        split = int(30 * factor)
+        assert (classes[:, :split] == 255).all() and (classes[:, split:] != 255).all()
+        table = json.loads((tmp_path / gsd / "scene.areas.json").read_text())["classes"]
+        assert sum(row["area_m2"] for row in table) == pytest.approx(64 * 50 * 4)
+
+
+def test_nothing_is_written_beside_a_scene_and_its_sidecar_is_read(predict, write_scene, tmp_path):
+    path = write_scene("in/a.png", driver="PNG")  # with a.png.aux.xml
+    before = snapshot(tmp_path / "in")
+    assert len(before) == 2
+    status, said = predict(path, options=["--gsd", "4"])
+    assert status == 0 and "no CRS" not in said and snapshot(tmp_path / "in") == before
+    with rasterio.open(tmp_path / "out/a.classes.tif") as made:
+        assert made.crs == "EPSG:32633" and made.res == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--nodata_within", "12"], "--nodata_within is 12 without --nodata"),
+        (["--nodata", "0", "--nodata_within", "-1"], "nodata within -1.0 of 0.0; expected a tolerance"),
+        (["--scale", "0"], "--scale is 0.0; expected a factor above 0"),
+        (["--offset", "nan"], "--offset is nan; expected a finite number"),
+    ],
+)
+def test_what_cannot_be_said_of_a_scene(predict, write_scene, options, said):
+    status, found = predict(write_scene(), options=options)
+    assert status == 2 and said in found

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import rasterio
 
-from co2s_hf.geo.domain import domain_differences, sample_statistics
-from co2s_hf.geo.scenes import SceneReader, opened
+from co2s_hf.geo.domain import check_scene, sample_statistics
+from co2s_hf.geo.scene import SceneOptions, open_scene
 from tests.geo.pixel_model import PixelModel
 
 TRAINED = {"gsd_m": 2.0, "dtype": "uint8", "mean": [0.5] * 3, "std": [0.1] * 3}
@@ -13,9 +14,13 @@ TRAINED = {"gsd_m": 2.0, "dtype": "uint8", "mean": [0.5] * 3, "std": [0.1] * 3}
 @pytest.fixture
 def differences(write_scene):
     def find(pixels, trained, gsd_m=2.0, **options):
-        with opened(write_scene(pixels=pixels, nodata=0)) as dataset:
-            config = PixelModel(training_images=trained).config
-            return domain_differences(SceneReader(dataset, [1, 2, 3], **options), gsd_m, config)
+        place = (
+            dict(transform=rasterio.Affine(gsd_m, 0, 500_000, 0, -gsd_m, 5_000_000)) if gsd_m else dict(placed=False)
+        )
+        path, options = write_scene(pixels=pixels, nodata=0, photometric="RGB", **place), SceneOptions(**options)
+        config = PixelModel(training_images=trained).config
+        with open_scene(path, options, config) as scene:
+            return check_scene(scene, options, config)
 
     return find
 
@@ -53,11 +58,13 @@ def test_without_statistics_what_normalises_is_compared(differences, like_traini
 def test_statistics_leave_out_what_holds_no_data(write_scene):
     pixels = np.zeros((3, 700, 40), np.uint8)
     pixels[:, :350] = 51
-    with opened(write_scene(pixels=pixels, nodata=0)) as dataset:
-        found = sample_statistics(SceneReader(dataset, [1, 2, 3]))
-        scaled = sample_statistics(SceneReader(dataset, [3], scale=0.01))
+    path, config = write_scene(pixels=pixels, nodata=0), PixelModel().config
+    with open_scene(path, SceneOptions(), config) as scene:
+        found = sample_statistics(scene)
+    with open_scene(path, SceneOptions(scale=0.01), config) as scene:
+        scaled = sample_statistics(scene)
     assert found.share == pytest.approx(0.5, abs=0.1) and found.mean == pytest.approx([0.2] * 3)
-    assert found.std == pytest.approx([0] * 3, abs=1e-6) and scaled.maximum == pytest.approx([0.51])
+    assert found.std == pytest.approx([0] * 3, abs=1e-6) and scaled.maximum == pytest.approx([0.51] * 3)
     assert found.minimum == pytest.approx([0.2] * 3)
 
 

@@ -3,9 +3,10 @@
 import pytest
 
 from co2s_hf.geo.labelled import Labelled
-from co2s_hf.geo.scenes import Grid, SceneError
-from co2s_hf.geo.suggest import cut_tiles
+from co2s_hf.geo.tiles import cut_tiles
 from co2s_hf.geo.vectors import Footprint, write_footprints
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 
 PLACED = Grid(20, 30, (2, 0, 500_000, 0, -2, 5_000_000), "EPSG:32633")
 FLAT = Grid(20, 30, (1, 0, 0, 0, 1, 0), None)
@@ -32,7 +33,7 @@ def test_images_by_folder_and_list(tmp_path):
 
 def test_a_list_that_is_no_text(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"\xff")
-    with pytest.raises(SceneError, match=r"names.txt is no UTF-8 text"):
+    with pytest.raises(RasterError, match=r"names.txt is no UTF-8 text"):
         labelled(tmp_path / "names.txt")
 
 
@@ -47,7 +48,7 @@ def test_tiles_of_an_earlier_suggestion(tmp_path):
     path.write_text(f"file,row,column,height,width\n{one},0,0,5,5\n")
     assert among(labelled(path), str(one)) == [1, 0, 0, 0, 0, 0] and among(labelled(path), str(other)) == [0] * 6
     path.write_text("file,row\na,1\n")
-    with pytest.raises(SceneError, match="no table of tiles.*expected the columns file, row, column"):
+    with pytest.raises(RasterError, match="no table of tiles.*expected the columns file, row, column"):
         labelled(path)
 
 
@@ -55,7 +56,7 @@ def test_polygons(tmp_path):
     values = {"rank": 1}
     write_footprints(tmp_path / "p.gpkg", "x", [Footprint(PLACED, slice(0, 10), slice(0, 11), values)])
     assert among(labelled(tmp_path / "p.gpkg"), grid=PLACED) == [1, 1, 0, 0, 0, 0]
-    with pytest.raises(SceneError, match="a.tif has no CRS"):
+    with pytest.raises(RasterError, match="a.tif has no CRS"):
         among(labelled(tmp_path / "p.gpkg"))
     # Outlines that were reprojected and back reach by a sliver into the neighbours.
     other = Grid(20, 30, (0.00002, 0, 15, 0, -0.00002, 45), "EPSG:4326")
@@ -69,10 +70,10 @@ def test_polygons(tmp_path):
 
 def test_what_says_nothing(tmp_path):
     write_footprints(tmp_path / "p.gpkg", "x", [Footprint(FLAT, slice(0, 1), slice(0, 1), {"rank": 1})])
-    with pytest.raises(SceneError, match="polygons without a CRS; expected polygons with one.*csv"):
+    with pytest.raises(RasterError, match="polygons without a CRS; expected polygons with one.*csv"):
         labelled(tmp_path / "p.gpkg")
     (tmp_path / "a.tif").write_text("x")
     for name in ("a.tif", "missing"):
-        with pytest.raises(SceneError, match="says nothing of labels"):
+        with pytest.raises(RasterError, match="says nothing of labels"):
             labelled(tmp_path / name)
     assert among(Labelled()) == [0] * 6

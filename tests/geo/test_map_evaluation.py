@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from co2s_hf.geo.boundaries import BoundaryCounts
 from co2s_hf.geo.map_evaluation import assess, class_map, compare, confusion
 from co2s_hf.geo.references import SamplePoints
-from co2s_hf.geo.scenes import SceneError
+from co2s_hf.raster.errors import RasterError
 
 NAMES = ["water", "road", "tree"]
 
@@ -60,16 +60,16 @@ def test_confusion_has_the_map_in_rows():
 
 
 def test_maps_that_are_none(write_scene):
-    with pytest.raises(SceneError, match="has 3 bands of uint8; expected a class map with one band"):
+    with pytest.raises(RasterError, match="has 3 bands of uint8; expected a class map with one band"):
         with class_map(str(write_scene())):
             pass
     path = str(write_scene(pixels=np.array([[[0, 4]]], np.uint8)))
-    with pytest.raises(SceneError, match="does not name its classes.*--classes"):
+    with pytest.raises(RasterError, match="does not name its classes.*--classes"):
         with class_map(path):
             pass
-    with class_map(path, NAMES) as the_map, pytest.raises(SceneError, match="holds 4, but has 3 classes"):
+    with class_map(path, NAMES) as the_map, pytest.raises(RasterError, match="holds 4, but has 3 classes"):
         compare(the_map, ArrayReference(np.zeros((1, 2), np.uint8)), 1)
-    with class_map(path, NAMES) as the_map, pytest.raises(SceneError, match="boundary width is 0 px"):
+    with class_map(path, NAMES) as the_map, pytest.raises(RasterError, match="boundary width is 0 px"):
         compare(the_map, ArrayReference(np.zeros((1, 2), np.uint8)), 0)
 
 
@@ -78,7 +78,7 @@ def test_metadata_that_names_no_classes(write_scene, text):
     path = write_scene(pixels=np.zeros((1, 4, 4), np.uint8))
     with rasterio.open(path, "r+") as file:
         file.update_tags(classes=text)
-    with pytest.raises(SceneError, match="scene.tif has the metadata classes=.*expected a JSON list of names"):
+    with pytest.raises(RasterError, match="scene.tif has the metadata classes=.*expected a JSON list of names"):
         with class_map(str(path)):
             pass
     with class_map(str(path), NAMES) as the_map:  # whoever names them does not need it
@@ -87,7 +87,7 @@ def test_metadata_that_names_no_classes(write_scene, text):
 
 def test_nothing_in_common_is_an_error(write_scene):
     path = str(write_scene(pixels=np.array([[[0, 255]]], np.uint8), nodata=255))
-    with class_map(path, NAMES) as the_map, pytest.raises(SceneError, match="have no pixel in common"):
+    with class_map(path, NAMES) as the_map, pytest.raises(RasterError, match="have no pixel in common"):
         compare(the_map, ArrayReference(np.array([[255, 1]], np.uint8)), 1)
 
 
@@ -105,5 +105,5 @@ def test_a_sample_weighs_by_the_areas_of_the_map(write_scene):
     assert found.areas[0].area_m2 == pytest.approx(5400 * 4)
     weight = 5400 / 5990
     assert found.estimates.overall_accuracy.value == pytest.approx(0.75 * weight + 0.5 * (1 - weight))
-    with class_map(path, ["a", "b"]) as the_map, pytest.raises(SceneError, match="No point of the sample lies where"):
+    with class_map(path, ["a", "b"]) as the_map, pytest.raises(RasterError, match="No point of the sample lies where"):
         assess(the_map, SamplePoints(*(one[-1:] for one in (rows, np.arange(7))), np.array([0], np.uint8), 0))

@@ -21,8 +21,10 @@ from co2s_hf.geo.maps import is_finished, predict_scene
 from co2s_hf.geo.outputs import ENDINGS
 from co2s_hf.geo.polygons import PolygonSettings
 from co2s_hf.geo.predict import PredictSettings, ScenePrediction
-from co2s_hf.geo.scenes import SceneError, SceneReader, opened
-from co2s_hf.geo.windows import NODATA
+from co2s_hf.geo.scene import open_scene
+from co2s_hf.raster.cog import NODATA, opened
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.read import RasterFile
 from tests.geo.pixel_model import PixelModel, pixel_processor
 
 EVERYTHING = dict(probabilities=True, disagreement=True)
@@ -38,12 +40,13 @@ def predicted(path, output, model=None, *, stem="map", **options):
 
 def layers(path, output, settings):
     """(layers, H, W) of the bands, before they are made into files."""
-    with opened(path) as dataset:
-        prediction = ScenePrediction(dataset, PixelModel().eval(), pixel_processor(), output, "map", settings)
+    model = PixelModel().eval()
+    with open_scene(path, settings, model.config) as scene:
+        prediction = ScenePrediction(scene, model, pixel_processor(), output, "map", settings)
         prediction.work.begin(resume=False)
         prediction.run()
         parts = [prediction.work.part(band) for band in prediction.bands]
-        bands = [np.fromfile(one.path, np.uint8).reshape(6, one.rows, dataset.width) for one in parts]
+        bands = [np.fromfile(one.path, np.uint8).reshape(6, one.rows, scene.width) for one in parts]
     return np.concatenate(bands, axis=1)
 
 
@@ -171,7 +174,7 @@ def test_shards_and_one_process_give_the_same_bytes(write_scene, tmp_path):
     for index in (2, 0, 1):
         assert predicted(path, tmp_path / "many", settings=cut, shard=(index, 3)) is None
         if index == 0:
-            with pytest.raises(SceneError, match="lacks 2 of 6 bands"):
+            with pytest.raises(RasterError, match="lacks 2 of 6 bands"):
                 predicted(path, tmp_path / "many", settings=cut, merge=True)
     predicted(path, tmp_path / "many", settings=cut, merge=True)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "many")
@@ -188,7 +191,7 @@ def test_an_interrupted_run_leaves_the_old_map_and_goes_on(write_scene, tmp_path
     path, out = write_scene(size=(300, 60)), tmp_path / "out"
     cut = dict(window_px=32, band_px=40)
     predicted(path, out, settings=cut)
-    before, windows = hashes(out), SceneReader.read
+    before, windows = hashes(out), RasterFile.read
     reads = []
 
     def interrupted(self, *arguments):
@@ -197,33 +200,33 @@ def test_an_interrupted_run_leaves_the_old_map_and_goes_on(write_scene, tmp_path
             raise KeyboardInterrupt
         return windows(self, *arguments)
 
-    monkeypatch.setattr(SceneReader, "read", interrupted)
+    monkeypatch.setattr(RasterFile, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predicted(path, out, settings=cut, force=True)
     monkeypatch.undo()
     work = out / ".map.predict"
     done = sorted(file.name for file in work.iterdir())
     assert len(done) > 1 and hashes(out) == before
-    with pytest.raises(SceneError, match="unfinished run. Go on with --resume"):
+    with pytest.raises(RasterError, match="unfinished run. Go on with --resume"):
         predicted(path, out, settings=cut)
     for other in (dict(cut, overlap_px=3), dict(cut, probabilities=True)):
-        with pytest.raises(SceneError, match="unfinished run of another task"):
+        with pytest.raises(RasterError, match="unfinished run of another task"):
             predicted(path, out, settings=other, resume=True)
-    with pytest.raises(SceneError, match=r"unfinished run of another task \(model"):
+    with pytest.raises(RasterError, match=r"unfinished run of another task \(model"):
         changed = PixelModel().eval()
         changed.gain.data += 1
         predicted(path, out, changed, settings=cut, resume=True)
     model = PixelModel().eval()
     predicted(path, out, model, settings=cut, resume=True)
     assert hashes(out) == before and 0 < model.seen < 13 * 3
-    with pytest.raises(SceneError, match=r"holds map.classes.tif.*--force"):
+    with pytest.raises(RasterError, match=r"holds map.classes.tif.*--force"):
         predicted(path, out, settings=cut)
 
 
 def test_force_starts_over(write_scene, tmp_path):
     path, out = write_scene(), tmp_path / "out"
     predicted(path, out, shard=(0, 1))
-    with pytest.raises(SceneError, match="unfinished run. Go on"):
+    with pytest.raises(RasterError, match="unfinished run. Go on"):
         predicted(path, out)
     predicted(path, out, settings=dict(probabilities=True), force=True)
     done = predicted(path, out, force=True)
@@ -247,23 +250,24 @@ def test_a_scene_without_data_gives_an_empty_map(write_scene, tmp_path):
 
 
 def test_models_that_do_not_fit_are_refused(write_scene, tmp_path, processor):
-    with pytest.raises(SceneError, match="has 3 bands, the model takes 4.*--bands"):
+    with pytest.raises(RasterError, match="has 3 bands; expected 4, as the model.*--bands"):
         predicted(write_scene(), tmp_path / "out", PixelModel(4).eval())
     one = PixelModel().eval()
     one.students = {"dino": "logits"}
-    with pytest.raises(SceneError, match="needs two students"):
+    with pytest.raises(RasterError, match="needs two students"):
         predicted(write_scene(), tmp_path / "out", one, settings=dict(disagreement=True))
     abstaining = PixelModel().eval()
     abstaining.predictions = {"clip": "clip_logits", "fused": "logits"}  # as after set_classes with a new class
-    with pytest.raises(SceneError, match="needs two students.*clip predicts alone"):
+    with pytest.raises(RasterError, match="needs two students.*clip predicts alone"):
         predicted(write_scene(), tmp_path / "out", abstaining, settings=dict(disagreement=True))
     resizing = pixel_processor()
     resizing.do_resize = True
-    with opened(write_scene()) as dataset, pytest.raises(SceneError, match="resizes"):
-        ScenePrediction(dataset, one, resizing, tmp_path, "map", PredictSettings())
-    with pytest.raises(SceneError, match="float image with values.*--scale"):
+    settings = PredictSettings()
+    with open_scene(write_scene(), settings, one.config) as scene, pytest.raises(RasterError, match="resizes"):
+        ScenePrediction(scene, one, resizing, tmp_path, "map", settings)
+    with pytest.raises(RasterError, match="band 1 has values from 4000 to 4000 .*--scale"):
         predicted(write_scene(pixels=np.full((3, 9, 9), 4000, np.float32)), tmp_path / "out")
-    assert not any(path.suffix == ".tif" for path in (tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 WORKER = """

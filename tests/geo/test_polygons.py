@@ -8,7 +8,9 @@ from pyogrio.raw import read
 
 from co2s_hf.geo.areas import class_areas, ground_areas
 from co2s_hf.geo.polygons import PolygonSettings, polygon_areas, write_polygons
-from co2s_hf.geo.scenes import Grid, SceneError, blocks, opened
+from co2s_hf.raster.cog import blocks, opened
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 
 CLASSES = ["sea", "land", "road"]
 
@@ -91,7 +93,7 @@ def test_outlines_move_by_the_tolerance_and_areas_stay(traced):
 def test_no_crs_no_areas(traced, random_classes):
     _, summary, meta, polygons, table = traced(random_classes, placed=False)
     assert meta["crs"] is None and summary.written == len(polygons) and np.isnan(table["area_m2"]).all()
-    with pytest.raises(SceneError, match="no CRS"):
+    with pytest.raises(RasterError, match="no CRS"):
         traced(random_classes, PolygonSettings(min_area_m2=1), placed=False)
 
 
@@ -104,5 +106,5 @@ def test_many_features_are_appended(traced, monkeypatch):
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["min_area_m2", "simplify_m"])
 def test_settings_that_are_no_lengths(name, value):
-    with pytest.raises(SceneError, match=f"--{name} is {value}; expected 0 or more"):
+    with pytest.raises(RasterError, match=f"--{name} is {value}; expected 0 or more"):
         PolygonSettings(**{name: value})

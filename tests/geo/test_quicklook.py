@@ -1,27 +1,11 @@
-"""The picture for eyes: colours that differ, white without data."""
+"""The picture for eyes: scene and map side by side."""
 
 import numpy as np
 from PIL import Image
 
 from co2s_hf.geo.areas import ClassArea
-from co2s_hf.geo.quicklook import NATURAL, OTHERS, class_colours, stretched, write_quicklook
-
-
-def test_every_class_has_a_colour_of_its_own():
-    names = ["water", "open water", "Low_Vegetation", "tree", "road", *(f"c{i}" for i in range(250))]
-    colours = class_colours(names)
-    assert len(set(colours)) == 255 and class_colours(names) == colours
-    assert colours[0] == NATURAL["water"] and colours[1] in OTHERS and colours[2] == NATURAL["low vegetation"]
-
-
-def test_the_stretch_leaves_out_what_holds_no_data():
-    pixels = np.tile(np.arange(100, dtype=np.uint16) * 100, (1, 10, 1))
-    valid = np.ones((10, 100), bool)
-    valid[:, 0], pixels[:, :, 0] = False, 60000
-    picture = stretched(pixels, valid)
-    assert picture.shape == (10, 100, 3) and (picture[:, 0] == 255).all()
-    assert (picture[:, 1] == 0).all() and (picture[:, -1] == 255).all() and 120 < picture[0, 50, 0] < 135
-    assert (stretched(pixels, np.zeros_like(valid)) == 255).all()
+from co2s_hf.geo.quicklook import write_quicklook
+from co2s_hf.raster.colours import NATURAL
 
 
 def test_the_picture_shows_both(tmp_path):

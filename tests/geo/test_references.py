@@ -12,8 +12,9 @@ from co2s_hf.geo.references import (
     read_reference_features,
     reference_raster,
 )
-from co2s_hf.geo.scenes import Grid, SceneError
 from co2s_hf.geo.vectors import Features, points_at
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 
 NAMES = ("water", "road", "tree")
 WHERE = (2, 0, 500_000, 0, -2, 5_000_000)
@@ -40,7 +41,7 @@ def test_classes_by_name_id_or_renamed():
     assert found.tolist() == [0, 1, 2, 1, 2, 0, 255, 2]
     for value, said in (("sea", "has sea"), (3, "has 3"), (None, r"has \(empty\)"), (0.5, "has 0.5")):
         with pytest.raises(
-            SceneError, match=f"ref {said}; expected water, road, tree, or ids 0 to 2.*--rename .*=ignore"
+            RasterError, match=f"ref {said}; expected water, road, tree, or ids 0 to 2.*--rename .*=ignore"
         ):
             lookup().ids(np.array([value], dtype=object), "ref")
 
@@ -59,7 +60,7 @@ def test_polygons_hold_pixel_centres_and_contested_ones_count_for_nobody():
     part = reference.read(slice(2, 6), slice(2, 9), (slice(0, 1), slice(0, 7)))
     np.testing.assert_array_equal(part, expected[2:6, 2:9])
     assert reference.contested == 4
-    with pytest.raises(SceneError, match=r"ref.gpkg and map do not overlap"):
+    with pytest.raises(RasterError, match=r"ref.gpkg and map do not overlap"):
         ReferencePolygons(polygons((40, 0, 50, 5, "water")), GRID, "map", lookup())
 
 
@@ -87,7 +88,7 @@ def test_a_raster_of_the_same_grid_needs_no_crs(write_scene):
     path = raster(write_scene, own, placed=False)
     expected = np.where(np.isnan(own), 255, own)
     np.testing.assert_array_equal(read(path, Grid(4, 6, (1, 0, 0, 0, 1, 0), None)), expected)
-    with pytest.raises(SceneError, match="have other grids, and a CRS is missing"):
+    with pytest.raises(RasterError, match="have other grids, and a CRS is missing"):
         read(path, Grid(5, 6, (1, 0, 0, 0, 1, 0), None))
 
 
@@ -103,14 +104,14 @@ def test_rasters_that_cannot_be_used(write_scene):
     two = raster(write_scene, np.array([np.zeros((20, 30)), np.ones((20, 30))], np.uint8))
     assert (read(two, band=2) == 1).all()
     for band, said in ((None, "has 2 bands; expected one of classes, or its number"), (3, "not number 3")):
-        with pytest.raises(SceneError, match=said):
+        with pytest.raises(RasterError, match=said):
             read(two, band=band)
-    with pytest.raises(SceneError, match="holds 0.5; expected whole ids"):
+    with pytest.raises(RasterError, match="holds 0.5; expected whole ids"):
         read(raster(write_scene, np.full((20, 30), 0.5, np.float32)))
-    with pytest.raises(SceneError, match="has 7; expected water"):
+    with pytest.raises(RasterError, match="has 7; expected water"):
         read(raster(write_scene, np.full((20, 30), 7, np.uint8)))
     site = write_scene("site.tif", np.zeros((1, 20, 30), np.uint8), crs='LOCAL_CS["site",UNIT["metre",1]]')
-    with pytest.raises(SceneError, match=r"site\.tif cannot be put on .* expected CRSs of which one can be"):
+    with pytest.raises(RasterError, match=r"site\.tif cannot be put on .* expected CRSs of which one can be"):
         read(site)
 
 
@@ -122,7 +123,7 @@ def test_points_and_the_pixels_that_hold_them():
     assert found.rows.tolist() == [0, 19] and found.columns.tolist() == [0, 29] and found.class_ids.tolist() == [0, 2]
     assert found.outside == 4
     away = Features("p", features.geometries[2:4], values[2:4], "EPSG:32633")
-    with pytest.raises(SceneError, match="p and map do not overlap"):
+    with pytest.raises(RasterError, match="p and map do not overlap"):
         place_points(away, GRID, "map", lookup())
 
 
@@ -149,5 +150,5 @@ def test_points_of_a_table(tmp_path, table, expected):
 def test_tables_that_hold_no_points(tmp_path, table, said):
     path = tmp_path / "points.csv"
     path.write_text(table)
-    with pytest.raises(SceneError, match=said):
+    with pytest.raises(RasterError, match=said):
         read_reference_features(str(path), GRID)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from co2s_hf.geo.results import files_together, write_json
-from co2s_hf.geo.scenes import SceneError
+from co2s_hf.raster.errors import RasterError
 
 
 def test_files_appear_when_all_are_there(tmp_path):
@@ -19,14 +19,14 @@ def test_files_appear_when_all_are_there(tmp_path):
 
 def test_an_error_leaves_what_was_there(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(SceneError, match="holds a already.*--force"):
+    with pytest.raises(RasterError, match="holds a already.*--force"):
         with files_together(tmp_path, ("a", "b"), force=False):
             pass
     with pytest.raises(KeyboardInterrupt), files_together(tmp_path, ("a", "b"), force=True) as folder:
         (folder / "a").write_text("new")
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"
-    with pytest.raises(SceneError, match="cannot be made"), files_together(tmp_path / "a", ("b",), force=True):
+    with pytest.raises(RasterError, match="cannot be made"), files_together(tmp_path / "a", ("b",), force=True):
         pass
 
 

@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from co2s_hf.geo.labelled import Labelled
-from co2s_hf.geo.scenes import Grid, SceneError
-from co2s_hf.geo.suggest import SuggestSettings, cut_tiles, suggest
+from co2s_hf.geo.suggest import SuggestSettings, suggest
+from co2s_hf.geo.suggestion_files import fields_of
+from co2s_hf.geo.tiles import cut_tiles
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 from tests.geo.pixel_model import PixelModel, pixel_processor
 
 
@@ -98,16 +101,55 @@ def test_one_student_is_asked_how_sure_it_is(write_scene, scene):
 
 
 def test_what_cannot_be_looked_at(write_scene, scene):
-    with pytest.raises(SceneError, match="has 3 bands, the model takes 4"):
+    with pytest.raises(RasterError, match="has 3 bands; expected 4, as the model"):
         suggestions(scene, model=PixelModel(4).eval())
-    with pytest.raises(SceneError, match="values.*--scale"):
+    with pytest.raises(RasterError, match="values.*--scale"):
         suggestions(write_scene("b.tif", np.full((3, 9, 9), 4000, np.float32)))
-    with pytest.raises(SceneError, match="None of 1 tiles is left.*0 are labelled, 1 hold data in less than 50%"):
+    with pytest.raises(RasterError, match="None of 1 tiles is left.*0 are labelled, 1 hold data in less than 50%"):
         suggestions(write_scene("b.tif", np.full((3, 9, 9), np.nan, np.float32)))
-    with pytest.raises(SceneError, match="None of 12 tiles is left to be labelled: 12 are labelled"):
+    with pytest.raises(RasterError, match="None of 12 tiles is left to be labelled: 12 are labelled"):
         suggestions(scene, labelled=Labelled(stems={"a"}))
 
 
 def test_a_few_bytes_cannot_ask_for_any_number_of_tiles():
-    with pytest.raises(SceneError, match="has 1000000000000 tiles of 10 px; expected at most 1000000"):
+    with pytest.raises(RasterError, match="has 1000000000000 tiles of 10 px; expected at most 1000000"):
         cut_tiles(Grid(10**7, 10**7, (1, 0, 0, 0, 1, 0), None), "a", 10)
+
+
+def test_tiles_of_another_resolution_are_named_in_pixels_of_the_file(write_scene):
+    """Pixels of 2 m looked at in 4 m, as in training: a tile of 10 px is one of 20 px in the file."""
+    pixels = np.full((3, 40, 60), 127, np.uint8)
+    pixels[0, 20:, 40:] = 250
+    path, said = write_scene("a.tif", pixels), []
+    model = PixelModel(training_images={"gsd_m": 4.0}).eval()
+    found = suggest(
+        [str(path)], model, pixel_processor(), SuggestSettings(tile_px=10, gsd="training", count=9), say=said.append
+    )
+    assert found.tiles == 6 and found.chosen[0].tile.box == (20, 40, 40, 60) and not any("training" in x for x in said)
+    assert fields_of(found.chosen[0], ["a", "b", "c"])["height"] == 20
+    labelled = Labelled(tiles=[(str(path), 20, 40, 40, 60)])
+    again = suggest([str(path)], model, pixel_processor(), SuggestSettings(tile_px=10, gsd=4.0, count=9), labelled)
+    assert (again.tiles, again.labelled) == (5, 1)
+    suggest([str(path)], model, pixel_processor(), SuggestSettings(tile_px=10), say=said.append)
+    assert any("a.tif: pixels are 2 m, in training 4 m (2.0 times finer)" in one for one in said)
+
+
+def test_scenes_of_several_types_go_through_the_model_together(write_scene):
+    unit = np.random.default_rng(0).integers(0, 256, (3, 10, 20)).astype(np.uint8)
+    paths = [write_scene("a.tif", unit), write_scene("b.tif", (unit / 255).astype(np.float32))]
+    alone, together = suggestions(paths[0], count=9), suggestions(*paths, count=9)
+    one, other = (
+        [x.summary.disagreement for x in together.chosen if x.tile.path.endswith(name)] for name in ("a.tif", "b.tif")
+    )
+    assert sorted(one) == pytest.approx(sorted(other), abs=1e-6) and len(one) == len(alone.chosen) == 2
+
+
+def test_bright_and_scaled_values_are_looked_at_and_wrong_ones_refused_ahead(write_scene):
+    dn = np.random.default_rng(0).integers(100, 9000, (3, 10, 20)).astype(np.uint16)
+    dn[0, 3] = 15001
+    path, model = write_scene("a.tif", dn), PixelModel().eval()
+    assert suggestions(path, scale=1e-4, offset=-0.1).tiles == 2
+    good = write_scene("b.tif", dn.astype(np.uint8))
+    with pytest.raises(RasterError, match="band 1 has values from .* scaled by 1 plus -0.1.*--scale"):
+        suggestions(good, path, model=model, offset=-0.1)
+    assert model.seen == 0

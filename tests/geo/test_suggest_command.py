@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from co2s_hf.__main__ import main
-from co2s_hf.geo.quicklook import class_colours
 from co2s_hf.geo.suggest_command import FILES
+from co2s_hf.raster.colours import class_colours
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_errors_are_one_line_and_leave_what_is_there(suggest, write_scene, tmp_p
     four = write_scene("four.tif", np.ones((4, 20, 20), np.uint8), photometric="MINISBLACK")
     tried = [
         ((path,), [], "already. Name another output, or replace with --force"),
-        ((four,), ["--force"], "has 4 bands, the model takes 3"),
+        ((four,), ["--force"], "has 4 bands; expected 3"),
         ((tmp_path / "missing.tif",), ["--force"], "cannot be read"),
         ((path,), ["--force", "--exclude", str(tmp_path / "missing")], "says nothing of labels"),
         ((path,), ["--force", "--count", "0"], "--count is 0; expected at least 1"),

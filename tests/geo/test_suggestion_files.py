@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from co2s_hf.geo.quicklook import class_colours
 from co2s_hf.geo.suggest import StudentTiles, SuggestSettings, suggest
 from co2s_hf.geo.suggestion_files import HEAT, fields_of, write_sheet
+from co2s_hf.raster.colours import class_colours
 from tests.geo.pixel_model import NAMES, PixelModel, pixel_processor
 
 

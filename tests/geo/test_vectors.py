@@ -7,7 +7,6 @@ import pyogrio
 import pytest
 import shapely
 
-from co2s_hf.geo.scenes import Grid, SceneError
 from co2s_hf.geo.vectors import (
     Features,
     Footprint,
@@ -19,6 +18,8 @@ from co2s_hf.geo.vectors import (
     read_features,
     write_footprints,
 )
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
 
 UTM = Grid(100, 200, (2, 0, 500_000, 0, -2, 5_000_000), "EPSG:32633")
 DEGREES = Grid(10, 10, (0.001, 0, 15, 0, -0.001, 45), "EPSG:4326")
@@ -54,16 +55,16 @@ def test_features_in_pixels_of_another_crs(geojson):
 def test_features_that_cannot_be_used(geojson, tmp_path):
     square = shapely.box(0, 0, 1, 1)
     path = geojson((square, {"kind": "a"}), (shapely.Point(0, 0), {"kind": "b"}))
-    with pytest.raises(SceneError, match="has the fields kind; expected class or class_id.*--reference_field"):
+    with pytest.raises(RasterError, match="has the fields kind; expected class or class_id.*--reference_field"):
         read_features(path, classes=True)
-    with pytest.raises(SceneError, match="expected other"):
+    with pytest.raises(RasterError, match="expected other"):
         read_features(path, classes=True, field="other")
-    with pytest.raises(SceneError, match="holds point, polygon; expected"):
+    with pytest.raises(RasterError, match="holds point, polygon; expected"):
         read_features(path, classes=True, field="kind")
-    with pytest.raises(SceneError, match="has the layers features; expected x"):
+    with pytest.raises(RasterError, match="has the layers features; expected x"):
         read_features(path, classes=False, layer="x")
     features = read_features(geojson((square, {"class": 1})), classes=True)
-    with pytest.raises(SceneError, match="scene.tif has no CRS and .*features.geojson has one"):
+    with pytest.raises(RasterError, match="scene.tif has no CRS and .*features.geojson has one"):
         on_grid(features, PIXELS, "scene.tif")
     (tmp_path / "no.tif").write_text("nothing")
     assert layers_of(tmp_path / "no.tif") == layers_of(tmp_path / "missing") == []
@@ -109,23 +110,23 @@ def test_a_polygon_beyond_the_projection_leaves_the_others_where_they_are(geojso
 def test_what_ogr_and_proj_refuse_is_one_error_that_names_the_file(geojson, tmp_path):
     path = geojson((shapely.Point(0, 0), {"class": "a"}))
     path.write_text(path.read_text()[:-30])
-    with pytest.raises(SceneError, match="features.geojson"):
+    with pytest.raises(RasterError, match="features.geojson"):
         read_features(path, classes=True)
     site = 'LOCAL_CS["site",UNIT["metre",1]]'
     features = Features("a.geojson", np.array([shapely.Point(0, 0)]), None, site)
-    with pytest.raises(SceneError, match="a.geojson cannot be read"):
+    with pytest.raises(RasterError, match="a.geojson cannot be read"):
         on_grid(features, UTM, "map")
 
 
 def test_names_that_are_no_utf8_are_one_error_that_names_the_file(geojson):
     path = geojson((shapely.Point(0, 0), {"class": "a"}))
     path.write_bytes(path.read_bytes().replace(b'"class"', b'"cl\x91ss"'))
-    with pytest.raises(SceneError, match="features.geojson cannot be read"):
+    with pytest.raises(RasterError, match="features.geojson cannot be read"):
         read_features(path, classes=True)
 
 
 @pytest.mark.parametrize("content", [b"x,y\n1,\xff\n", b"x,y\n" + b"1" * 200_000])
 def test_lines_that_are_no_table(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(SceneError, match=r"a.csv cannot be read .*expected a CSV in UTF-8"):
+    with pytest.raises(RasterError, match=r"a.csv cannot be read .*expected a CSV in UTF-8"):
         lines_of(tmp_path / "a.csv")

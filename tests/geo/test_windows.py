@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from co2s_hf.geo.windows import (
-    LAYER_STEPS,
     PROBABILITY_STEPS,
     Blender,
     MemoryCarry,
@@ -18,6 +17,7 @@ from co2s_hf.geo.windows import (
     cut_bands,
     share,
 )
+from co2s_hf.raster.cog import LAYER_STEPS
 
 CHANNELS = 2
 

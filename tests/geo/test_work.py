@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from co2s_hf.geo.scenes import SceneError
 from co2s_hf.geo.windows import Band
 from co2s_hf.geo.work import FileCarry, WorkFolder
+from co2s_hf.raster.errors import RasterError
 
 BAND = Band(3, range(1, 2), 4, 6)
 
@@ -50,7 +50,7 @@ def test_a_damaged_task_is_refused_and_can_be_replaced(tmp_path, content):
     one = work(tmp_path)
     one.begin(resume=False)
     (one.folder / "task.json").write_bytes(content)
-    with pytest.raises(SceneError, match="task.json is damaged, .* start over with --force"):
+    with pytest.raises(RasterError, match="task.json is damaged, .* start over with --force"):
         one.begin(resume=True)
     one.begin(resume=False, force=True)
     assert one.begun() == {"model": "a"}
@@ -59,9 +59,9 @@ def test_a_damaged_task_is_refused_and_can_be_replaced(tmp_path, content):
 def test_only_the_same_task_goes_on(tmp_path):
     work(tmp_path, nodata=float("nan")).begin(resume=True)  # the first one of several may find nothing
     work(tmp_path, nodata=float("nan")).begin(resume=True)
-    with pytest.raises(SceneError, match="is an unfinished run. Go on with --resume"):
+    with pytest.raises(RasterError, match="is an unfinished run. Go on with --resume"):
         work(tmp_path).begin(resume=False)
-    with pytest.raises(SceneError, match="of another task .model a, not b; nodata nan, not None."):
+    with pytest.raises(RasterError, match="of another task .model a, not b; nodata nan, not None."):
         work(tmp_path, model="b").begin(resume=True)
     work(tmp_path, model="b").begin(resume=False, force=True)
     assert work(tmp_path).begun() == {"model": "b"}
