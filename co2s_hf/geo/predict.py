@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from ..segmentation import WINDOW_BATCH, in_steps, window_overlap_px
 from .memory import batch_within
 from .scenes import SceneError, SceneReader, choose_bands
-from .windows import NODATA, PROBABILITY_STEPS, Band, Blender, Chunk, Sums, WindowGrid, as_share, cut_bands, share
+from .windows import NODATA, Band, Blender, Chunk, Sums, WindowGrid, as_share, cut_bands, share
 from .work import BandWriter, FileCarry, WorkFolder
 
-DEFAULT_BATCH = 8
+DEFAULT_BATCH = WINDOW_BATCH
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 Probabilities = tuple[NDArray[np.bool_], Sums]
@@ -33,7 +34,8 @@ class PredictSettings:
 
     Attributes:
         window_px: side of a window; None: the one that the model was made for.
-        overlap_px: shared by neighbouring windows; None: a quarter of the window.
+        overlap_px: shared by neighbouring windows; None: what those of the model share, so that the map is the one that
+            `model(image)` gives, or of windows of another side the same part.
         batch: windows in a forward pass; None: 8, or what `max_memory_mb` allows.
         band_px: rows of the map that are finished together, and lost together when a process is killed.
         bands: of the scene, counted from 1, in the order of the model's; None: by name, or all.
@@ -95,7 +97,8 @@ class ScenePrediction:
         bands = choose_bands(dataset, settings.bands, config.num_channels, config.bands)
         self.reader = SceneReader(dataset, bands, nodata=settings.nodata, scale=settings.scale)
         window_px = config.window_px if settings.window_px is None else settings.window_px
-        overlap_px = window_px // 4 if settings.overlap_px is None else settings.overlap_px
+        stride_px = max(window_px * config.window_stride_px // config.window_px, 1)
+        overlap_px = window_overlap_px(window_px, stride_px) if settings.overlap_px is None else settings.overlap_px
         self.grid = WindowGrid(dataset.height, dataset.width, window_px, overlap_px)
         self.bands = cut_bands(self.grid, settings.band_px)
         self.layers = ["classes", "confidence", *(["disagreement"] if settings.disagreement else [])]
@@ -205,8 +208,7 @@ class ScenePrediction:
     def probabilities(self, pixels: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> list[Sums]:
         """(channels, height, width) whole numbers up to `PROBABILITY_STEPS` for each window.
 
-        Probabilities and not logits are averaged: they are bounded, so no window can outvote all others, and they are
-        what the confidence of a map means. Pixels without data are the mean of the training images to the model.
+        Pixels without data are the mean of the training images to the model.
         """
         if not pixels:
             return []
@@ -224,7 +226,7 @@ class ScenePrediction:
             found = torch.cat([found, (one - other).abs().sum(1, keepdim=True) / 2], dim=1)
         if not torch.isfinite(found).all():
             raise SceneError(f"{self.reader.dataset.name}: the model gives NaN. Try --dtype float32.")
-        return list((found.clamp(0, 1) * PROBABILITY_STEPS).round().int().cpu().numpy())
+        return list(in_steps(found).int().cpu().numpy())
 
     def _final(self, sums: Sums, valid: NDArray[np.bool_], rows: slice, columns: slice) -> list[NDArray[np.uint8]]:
         """The layers of final pixels."""
