@@ -125,7 +125,7 @@ def test_probabilities_of_zero_stay_finite_and_no_number_stays_none():
     logits = torch.tensor([0.0, -1e30]).view(1, 2, 1, 1)
     (found,) = slide(lambda x: [logits.expand(len(x), -1, 4, 4)], torch.zeros(1, 1, 9, 9), window_px=4, stride_px=3,
                      average="probabilities")  # fmt: skip
-    assert found.isfinite().all() and found.softmax(1)[:, 0].min() > 1 - 1e-8 and (found[:, 0] == 0).all()
+    assert found.isfinite().all() and found.softmax(1)[:, 0].min() > 1 - 1e-6 and (found[:, 0] == 0).all()
     (found,) = slide(lambda x: [x.expand(-1, 2, -1, -1) * torch.nan], torch.zeros(1, 1, 9, 9), window_px=4, stride_px=3,
                      average="probabilities")  # fmt: skip
     assert found.isnan().all()
