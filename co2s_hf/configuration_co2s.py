@@ -40,6 +40,7 @@ OFFICIAL_NUMERICS: dict[str, Any] = {
     "clip_logits_size": 224,
     "dinov3_logits_size": 256,
     "dinov3_pads_input": False,
+    "window_average": "logits",
 }
 
 # Where the Auto classes find the code that lies next to a saved model.
@@ -140,6 +141,10 @@ class Co2SConfig(PreTrainedConfig):
     fusion: Literal["confidence", "mean", "clip", "dinov3"] = "confidence"
     window_px: int = 512  # larger images are segmented by a sliding window of this side
     window_stride_px: int | None = None  # None: 5/6 of the window, as the paper evaluates
+    # What overlapping windows are averaged by: probabilities of each prediction, weighted towards a window's middle, as
+    # maps are made; or logits of each student, all alike, which are then fused, as released. None: the latter where the
+    # other fields say what was released (configurations from before this field), else the former.
+    window_average: Literal["probabilities", "logits"] | None = None
     initializer_range: float = 0.02
 
     # What the images of training were, as far as it is known: gsd_m (metres per pixel), dtype, and mean and std of each
@@ -169,6 +174,10 @@ class Co2SConfig(PreTrainedConfig):
             self.dinov3_skip_layers = _at_relative_depth(PAPER_DINOV3_SKIPS, self.dinov3_config.num_hidden_layers, 1)
         if self.window_stride_px is None:
             self.window_stride_px = default_stride_px(self.window_px)
+        if self.window_average is None:
+            squeezes = self.clip_logits_size is not None and self.dinov3_logits_size is not None
+            as_released = squeezes and self.clip_skip_value_path and not self.dinov3_pads_input
+            self.window_average = "logits" if as_released else "probabilities"
         check_backbone_size(self.clip_config, "clip_config")
         check_backbone_size(self.dinov3_config, "dinov3_config")
         self._check_channels()
@@ -271,8 +280,9 @@ class Co2SConfig(PreTrainedConfig):
     ) -> "Co2SConfig":
         """Configuration for two backbones, read from their folders or Hub ids.
 
-        Images of other bands than red, green and blue, in this order, need their own `image_mean` and `image_std`. Both
-        students then get images normalised with these: what their pretraining was normalised with says nothing there.
+        Images of other bands than red, green and blue, in this order, need their own `image_mean` and `image_std`; RGB
+        images may have them. Both students then get images normalised with these: what their pretraining was normalised
+        with says nothing there.
 
         Args:
             clip: any CLIP in transformers format, whole or vision tower; `None` for a tiny random one.

@@ -106,6 +106,9 @@ class Dinov2DPTConfig(PreTrainedConfig):
 
     window_px: int = 518  # larger images are segmented by a sliding window of this side
     window_stride_px: int | None = None  # None: 5/6 of the window
+    # What overlapping windows are averaged by: probabilities, weighted towards a window's middle, as maps are made; or
+    # logits, all alike, as the papers' code evaluates.
+    window_average: Literal["probabilities", "logits"] = "probabilities"
     initializer_range: float = 0.02
 
     # What the images of training were, as far as it is known: gsd_m (metres per pixel), dtype, and mean and std of each
@@ -222,8 +225,9 @@ class Dinov2DPTConfig(PreTrainedConfig):
     ) -> "Dinov2DPTConfig":
         """Configuration for a backbone, read from its folder or Hub id.
 
-        Images of other bands than red, green and blue, in this order, need their own `image_mean` and `image_std`. The
-        backbone then gets images normalised with these: what its pretraining was normalised with says nothing there.
+        Images of other bands than red, green and blue, in this order, need their own `image_mean` and `image_std`; RGB
+        images may have them. The backbone then gets images normalised with these: what its pretraining was normalised
+        with says nothing there.
 
         Args:
             dino: any DINOv2 or DINOv3 in transformers format; `None` for a tiny random one.

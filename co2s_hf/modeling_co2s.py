@@ -22,7 +22,7 @@ from .class_texts_co2s import class_prompts, encode_class_texts, has_text_tower,
 from .configuration_co2s import Co2SConfig, read_clip_config
 from .guidance_head_co2s import Co2SFusedLinear, Co2SGuidanceHead, Co2SZeroBiasConv2d, Co2SZeroBiasLinear, Pyramid
 from .pretrained_backbones import Renormalize, check_class_names, load_backbone, read_dino_config
-from .segmentation import SegmentationPreTrainedModel, cross_entropy, pad, padded_size, slide
+from .segmentation import SegmentationPreTrainedModel, cross_entropy, pad, padded_size
 
 
 @dataclass
@@ -297,8 +297,8 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
     ) -> Co2SOutput | tuple[torch.Tensor, ...]:
         """Segment images.
 
-        In eval mode an image larger than `config.window_px` is segmented by a sliding window whose logits are
-        averaged; in train mode never.
+        In eval mode an image larger than `config.window_px` is segmented by a sliding window, see
+        `config.window_average`: logits are then the logarithm of averaged probabilities. In train mode never.
 
         Args:
             pixel_values: (batch_size, num_channels, height, width), normalised with `config.image_mean` and `_std`.
@@ -314,13 +314,15 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         self._check_input(pixel_values, labels)
         window = self.config.window_px
         if not self.training and perturbed_rows is None and max(pixel_values.shape[-2:]) > window:
-            clip_logits, dinov3_logits = self._slide(pixel_values)
+            clip_logits, *others, logits = self._slide(pixel_values, fusion)
+            dinov3_logits = others[0] if others else None
             perturbed: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         else:
             clip_logits, clip_perturbed = self.clip(pixel_values, perturbed_rows, feature_dropout)
             dinov3_logits, dinov3_perturbed = None, None
             if self.config.dinov3_rows is not None:
                 dinov3_logits, dinov3_perturbed = self.dinov3(pixel_values, perturbed_rows, feature_dropout)
+            logits = fuse_logits(clip_logits, dinov3_logits, fusion or self.config.fusion)
             perturbed = (None, None) if perturbed_rows is None else (clip_perturbed, dinov3_perturbed)
         loss = None
         if labels is not None:
@@ -329,7 +331,7 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
                 loss = loss + cross_entropy(dinov3_logits, labels)
         output = Co2SOutput(
             loss=loss,
-            logits=fuse_logits(clip_logits, dinov3_logits, fusion or self.config.fusion),
+            logits=logits,
             clip_logits=clip_logits,
             dinov3_logits=dinov3_logits,
             clip_perturbed_logits=perturbed[0],
@@ -337,19 +339,15 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
         )
         return output if return_dict else output.to_tuple()
 
-    def _slide(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Both students' logits averaged over overlapping windows; None for a student that abstains."""
-        assert self.config.window_stride_px is not None  # the configuration fills it in
+    def student_logits(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Logits of the CLIP student and, unless it abstains, of the DINOv3 student, from one pass."""
         students = (self.clip,) if self.config.dinov3_rows is None else (self.clip, self.dinov3)
-        clip_logits, *others = slide(
-            lambda windows: [student(windows, None, 0.0)[0] for student in students],
-            pixel_values,
-            num_predictions=len(students),
-            num_labels=self.config.num_labels,
-            window_px=self.config.window_px,
-            stride_px=self.config.window_stride_px,
-        )
-        return clip_logits, (others[0] if others else None)
+        return [student(pixel_values, None, 0.0)[0] for student in students]
+
+    def all_predictions(self, student_logits: list[torch.Tensor], fusion: str | None = None) -> list[torch.Tensor]:
+        """These logits and the fused ones, see `fuse_logits`."""
+        clip_logits, dinov3_logits = (*student_logits, None)[:2]
+        return [*student_logits, fuse_logits(clip_logits, dinov3_logits, fusion or self.config.fusion)]
 
     @classmethod
     def from_backbones(

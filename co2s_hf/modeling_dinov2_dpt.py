@@ -22,7 +22,7 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_dinov2_dpt import Dinov2DPTConfig
 from .pretrained_backbones import Renormalize, load_backbone, read_dino_config
-from .segmentation import SegmentationPreTrainedModel, cross_entropy, pad, padded_size, slide
+from .segmentation import SegmentationPreTrainedModel, cross_entropy, pad, padded_size
 
 POSITION_OFFSET = 0.1  # what the released DINOv2 adds to each side of the grid before it divides
 
@@ -290,8 +290,8 @@ class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
     ) -> Dinov2DPTOutput | tuple[Any, ...]:
         """Segment images.
 
-        In eval mode an image larger than `config.window_px` is segmented by a sliding window whose logits are
-        averaged; in train mode never.
+        In eval mode an image larger than `config.window_px` is segmented by a sliding window, see
+        `config.window_average`: logits are then the logarithm of averaged probabilities. In train mode never.
 
         Args:
             pixel_values: (batch_size, num_channels, height, width), normalised with `config.image_mean` and `_std`.
@@ -375,17 +375,13 @@ class Dinov2DPTForSemanticSegmentation(Dinov2DPTPreTrainedModel):
         padded = padded_size(height, width, self.config.backbone_config.patch_size)
         return _resize(self.head(levels), padded)[..., :height, :width]
 
-    def _slide(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Logits averaged over overlapping windows."""
-        assert self.config.window_stride_px is not None  # the configuration fills it in
-        return slide(
-            lambda windows: [self.decode(self.features(windows)[0], windows.shape[-2:])],
-            pixel_values,
-            num_predictions=1,
-            num_labels=self.config.num_labels,
-            window_px=self.config.window_px,
-            stride_px=self.config.window_stride_px,
-        )
+    def student_logits(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Logits from one pass."""
+        return [self.decode(self.features(pixel_values)[0], pixel_values.shape[-2:])]
+
+    def all_predictions(self, student_logits: list[torch.Tensor], fusion: str | None = None) -> list[torch.Tensor]:
+        """These logits: there is one student, and nothing to fuse."""
+        return student_logits
 
     @classmethod
     def from_backbones(

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
+from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 RGB = ("red", "green", "blue")
 DINO_MODEL_TYPES = ("dinov3_vit", "dinov2", "dinov2_with_registers")
@@ -133,6 +134,15 @@ def check_statistics(config: PreTrainedConfig, images: Sequence[str], num_channe
                 )
 
 
+def has_own_statistics(mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether images are normalised with other numbers than ImageNet's for red, green and blue.
+
+    Such numbers were measured on the images: normalised with them, and with nothing else, these have about mean 0 and
+    deviation 1, as any pretrained backbone expects. What its own pretraining images had says nothing there.
+    """
+    return (tuple(mean), tuple(std)) != (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
+
+
 def band_fields(
     default: int,
     pretrained: Sequence[PreTrainedConfig],
@@ -141,7 +151,9 @@ def band_fields(
     given: dict[str, Any],
     students: Sequence[str],
 ) -> dict[str, Any]:
-    """Fields of a model's configuration that follow from the bands of the images.
+    """Fields of a model's configuration that follow from the bands of the images and their statistics.
+
+    Backbones get images with statistics of their own as they come in, see `has_own_statistics`.
 
     Args:
         default: how many bands the backbones take.
@@ -165,8 +177,12 @@ def band_fields(
                 f"The images have {count} bands{'' if names is None else ': ' + ', '.join(names)}; expected "
                 f"{' and '.join(missing)}, one number for each band of images in [0, 1]: the default is that of RGB."
             )
-        statistics = [(student, name) for student in students for name in ("image_mean", "image_std")]
-        fields |= {f"{student}_{name}": given[name] for student, name in statistics}
+    statistics = {
+        "image_mean": given.get("image_mean", IMAGENET_DEFAULT_MEAN),
+        "image_std": given.get("image_std", IMAGENET_DEFAULT_STD),
+    }
+    if not is_rgb or has_own_statistics(*statistics.values()):
+        fields |= {f"{student}_{name}": values for student in students for name, values in statistics.items()}
     if any(config.num_channels != count or (count == 3 and not is_rgb) for config in pretrained):
         fields["band_adaptation"] = "rgb_and_mean" if set(RGB) <= set(names or ()) else "mean"
     return fields
@@ -282,6 +298,7 @@ __all__ = [
     "check_class_names",
     "check_statistics",
     "checked_fields",
+    "has_own_statistics",
     "load_backbone",
     "read_backbone_config",
 ]

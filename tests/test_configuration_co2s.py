@@ -1,6 +1,7 @@
 """Tests of `co2s_hf.configuration_co2s`."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -94,6 +95,16 @@ def test_official_numerics():
     assert (native.clip_logits_size, native.dinov3_logits_size) == (None, None)
     assert (official.clip_skip_value_path, native.clip_skip_value_path) == (True, False)
     assert (official.dinov3_pads_input, native.dinov3_pads_input) == (False, True)
+    assert (official.window_average, native.window_average) == ("logits", "probabilities")
+
+
+@pytest.mark.parametrize("numerics", ["official", "native"])
+def test_files_from_before_the_average_was_recorded_mean_what_they_meant(numerics):
+    config = Co2SConfig.from_backbones(None, None, NAMES, numerics=numerics)
+    fields = config.to_dict()
+    expected = fields.pop("window_average")
+    assert Co2SConfig.from_dict(fields).window_average == expected
+    assert Co2SConfig.from_dict({**fields, "window_average": "logits"}).window_average == "logits"
 
 
 def test_overrides_win_over_numerics():
@@ -193,6 +204,27 @@ def test_other_bands_bring_their_own_statistics(numerics):
     assert config.image_mean == config.clip_image_mean == config.dinov3_image_mean == mean
     assert config.image_std == config.clip_image_std == config.dinov3_image_std == std
     assert config.band_adaptation is None, "nothing was pretrained"
+
+
+@pytest.mark.parametrize("numerics", ["native", "official"])
+@pytest.mark.parametrize("bands", [None, ["red", "green", "blue"]])
+def test_rgb_with_statistics_of_its_own_is_shown_to_both_students_as_it_comes(bands, numerics):
+    mean, std = (0.02, 0.03, 0.04), (0.005, 0.006, 0.007)
+    build = partial(Co2SConfig.from_backbones, None, None, NAMES, bands=bands, numerics=numerics)
+    plain, own = build(), build(image_mean=mean, image_std=std)
+    assert own.image_mean == own.clip_image_mean == own.dinov3_image_mean == mean
+    assert own.image_std == own.clip_image_std == own.dinov3_image_std == std
+    halved = build(image_std=[value / 2 for value in plain.image_std])  # one of the two is enough
+    assert halved.clip_image_std == halved.image_std and tuple(halved.clip_image_mean) == tuple(plain.image_mean)
+    # ImageNet's own numbers are no statistics of these images: each student keeps what it was pretrained with.
+    named = build(image_mean=list(plain.image_mean), image_std=list(plain.image_std))
+    for student in ("clip", "dinov3"):
+        for name in ("mean", "std"):
+            field = f"{student}_image_{name}"
+            assert tuple(getattr(named, field)) == tuple(getattr(plain, field))
+    kept = build(image_mean=mean, image_std=std, clip_image_mean=[0.5] * 3)
+    assert kept.clip_image_mean == [0.5] * 3, "what is named wins"
+    assert Co2SConfig.from_dict(own.to_dict()).clip_image_mean == list(mean)
 
 
 def test_named_rgb_changes_nothing_else():

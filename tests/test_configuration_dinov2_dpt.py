@@ -121,6 +121,18 @@ def test_other_bands_bring_their_own_statistics():
     assert config.band_adaptation is None, "nothing was pretrained"
 
 
+@pytest.mark.parametrize("bands", [None, ["red", "green", "blue"]])
+def test_rgb_with_statistics_of_its_own_is_shown_to_the_backbone_as_it_comes(bands):
+    mean, std = [0.02, 0.03, 0.04], [0.005, 0.006, 0.007]
+    plain = Dinov2DPTConfig.from_backbones(None, NAMES, bands=bands)
+    own = Dinov2DPTConfig.from_backbones(None, NAMES, bands=bands, image_mean=mean, image_std=std)
+    assert (own.backbone_image_mean, own.backbone_image_std) == (mean, std)
+    assert tuple(plain.backbone_image_mean) == (0.485, 0.456, 0.406)
+    # Saved ones keep what their fields say.
+    saved = {**plain.to_dict(), "image_mean": mean, "image_std": std}
+    assert list(Dinov2DPTConfig.from_dict(saved).backbone_image_mean) == [0.485, 0.456, 0.406]
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 

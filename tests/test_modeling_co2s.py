@@ -106,6 +106,7 @@ class Echo(nn.Module):
     def __init__(self):
         super().__init__()
         self.sizes = []
+        self.anchor = nn.Parameter(torch.zeros(()))  # says on which device the model is
 
     def forward(self, pixel_values, perturbed_rows, feature_dropout):
         self.sizes += [tuple(pixel_values.shape[-2:])] * len(pixel_values)
@@ -118,27 +119,66 @@ def test_windows_return_to_their_places_and_cover_every_pixel(size):
     model = build(window_px=32, window_stride_px=23)
     model.clip, model.dinov3 = Echo(), Echo()
     image = pixels(3, 3, *size)
+    assert torch.allclose(model(image).clip_logits.exp(), image.softmax(1), atol=1 / 65535)
+    model.config.window_average = "logits"
+    model.clip, model.dinov3 = Echo(), Echo()
     assert torch.allclose(model(image).clip_logits, image, atol=1e-6)
     assert set(model.clip.sizes) == {tuple(min(side, 32) for side in size)}
     count = len(window_starts(size[0], 32, 23)) * len(window_starts(size[1], 32, 23))
     assert len(model.clip.sizes) == len(model.dinov3.sizes) == 3 * count
 
 
+def blended(left, right, overlap):
+    """Two windows next to each other, averaged by weights that fall over the overlap; written down anew."""
+    size = left.shape[-1]
+    from_border = torch.arange(size).minimum(torch.arange(size).flip(0)).clamp(max=overlap) + 1
+    weights = torch.ceil(32 * from_border / (overlap + 1)).double()
+    total = weights[-overlap:] + weights[:overlap]
+    shared = (left[..., -overlap:] * weights[-overlap:] + right[..., :overlap] * weights[:overlap]) / total
+    return torch.cat([left[..., :-overlap], shared, right[..., overlap:]], dim=-1)
+
+
 @torch.no_grad()
-def test_overlapping_windows_are_averaged(model):
-    model = build(window_px=32, window_stride_px=16)
+@pytest.mark.parametrize("fusion", ["confidence", "mean", "clip", "dinov3"])
+def test_probabilities_of_overlapping_windows_are_blended(fusion):
+    model = build(window_px=32, window_stride_px=20, fusion=fusion)
+    image = pixels(1, 3, 32, 52)
+    left, right = (model(image[..., start : start + 32]) for start in (0, 20))
+    whole = model(image)
+    for name in ("clip_logits", "dinov3_logits", "logits"):
+        expected = blended(*(one[name].double().softmax(1) for one in (left, right)), 12)
+        assert torch.allclose(whole[name].softmax(1).double(), expected, atol=2 / 65535)
+        assert torch.allclose(whole[name].exp().sum(1), torch.ones(1, 32, 52), atol=5 / 65535)
+    assert not torch.allclose(whole.logits, build(window_px=32, window_stride_px=32)(image).logits, atol=1e-3)
+    other = model(image, fusion="mean").logits
+    assert torch.equal(other, build(window_px=32, window_stride_px=20, fusion="mean")(image).logits)
+
+
+@torch.no_grad()
+def test_the_released_numerics_average_logits_and_fuse_them_afterwards():
+    model = build(window_px=32, window_stride_px=16, window_average="logits")
     image = pixels(1, 3, 32, 48)
-    left, right = (model(image[..., start : start + 32]).dinov3_logits for start in (0, 16))
-    expected = torch.cat([left[..., :16], (left[..., 16:] + right[..., :16]) / 2, right[..., 16:]], dim=-1)
-    assert torch.allclose(model(image).dinov3_logits, expected, atol=1e-5)
+    left, right = (model(image[..., start : start + 32]) for start in (0, 16))
+    output = model(image)
+    for name in ("clip_logits", "dinov3_logits"):
+        one, other = left[name], right[name]
+        expected = torch.cat([one[..., :16], (one[..., 16:] + other[..., :16]) / 2, other[..., 16:]], dim=-1)
+        assert torch.allclose(output[name], expected, atol=1e-5)
+    assert torch.equal(output.logits, fuse_logits(output.clip_logits, output.dinov3_logits, "confidence"))
 
 
 @torch.no_grad()
 def test_a_window_that_covers_the_image_changes_nothing(model):
     image = pixels(2, 3, 40, 56)
     output = model(image)
-    for slid, whole in zip(model._slide(image), (output.clip_logits, output.dinov3_logits), strict=True):
-        assert torch.allclose(slid, whole, atol=1e-6)
+    slid = model._slide(image)
+    model.config.window_average = "logits"
+    as_released = model._slide(image)
+    model.config.window_average = "probabilities"
+    for name, field in model.predictions.items():
+        index = list(model.predictions).index(name)
+        assert torch.allclose(as_released[index], output[field], atol=1e-6)
+        assert torch.allclose(slid[index].exp(), output[field].softmax(1), atol=1 / 65535)
 
 
 @torch.no_grad()

@@ -102,12 +102,19 @@ def test_padding_is_zero_at_the_right_and_lower_border(model):
 
 @torch.no_grad()
 def test_overlapping_windows_are_averaged():
-    model, image = build(window_px=16, window_stride_px=8, translators=TRANSLATORS), pixels(1, 3, 16, 24)
+    fields = dict(window_px=16, window_stride_px=8, translators=TRANSLATORS)
+    model, image = build(**fields), pixels(1, 3, 16, 24)
     left, right = (model(image[..., start : start + 16]).logits for start in (0, 8))
-    expected = torch.cat([left[..., :8], (left[..., 8:] + right[..., :8]) / 2, right[..., 8:]], dim=-1)
-    output = model(image)
-    assert torch.allclose(output.logits, expected, atol=1e-5)
+    alike = torch.cat([left[..., :8], (left[..., 8:] + right[..., :8]) / 2, right[..., 8:]], dim=-1)
+    output = build(**fields, window_average="logits")(image)
+    assert torch.allclose(output.logits, alike, atol=1e-5)
     assert output.translated is None, "windows have no common tokens"
+    # An overlap of 8 px: the weights of its pixels are ceil(32 k / 9), k from 1 at the border.
+    rise = torch.tensor([4.0, 8, 11, 15, 18, 22, 25, 29])
+    left, right = left.softmax(1), right.softmax(1)
+    shared = (left[..., 8:] * rise.flip(0) + right[..., :8] * rise) / (rise + rise.flip(0))
+    expected = torch.cat([left[..., :8], shared, right[..., 8:]], dim=-1)
+    assert torch.allclose(model(image).logits.softmax(1), expected, atol=2 / 65535)
 
 
 @torch.no_grad()

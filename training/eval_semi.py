@@ -5,7 +5,7 @@ accelerate launch training/eval_semi.py runs/quickstart/model --data_dir … --v
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,18 @@ from co2s_hf.data.folders import DataError, Sample, check_labelled, find_split
 from co2s_hf.publish.folder import CHECKSUMS, verify_checksums
 from co2s_hf.raster.image import ImageFile, NoData, Reading
 from co2s_hf.raster.read import open_image, read_raster
+from co2s_hf.segmentation import SegmentationPreTrainedModel
 from training.arguments import add_reading_arguments, complete_values, plain_refusals, values_of
 from training.batches import EvaluationDataset
 from training.metrics import MeanIoU, PseudoLabelQuality
 from training.purification.pictures import show
 from training.records import LOOKED_AT
 from training.report import TITLES, class_table, draw_panel, write_metrics
+
+WHOLE_PX = 2**20  # pixels of labels up to which the logits of an image within one window are resized in one piece
+
+Strips = Iterator[tuple[slice, dict[str, Tensor]]]
+"""Rows of an image from its top to its bottom, and there the logits (1, N, rows, width) of each prediction."""
 
 
 @torch.no_grad()
@@ -44,6 +50,8 @@ def evaluate(
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, dict[str, Any]]:
     """Measure a model on whole images; call it on every process, each takes a share of the images.
+
+    Logits of an image above a window are measured strip by strip, so that they never are in memory as a whole.
 
     Args:
         model: the model itself, not a distributed wrapper: processes see different numbers of windows.
@@ -66,13 +74,17 @@ def evaluate(
     was_training = model.training
     model.eval()
     for pixel_values, labels, _ in tqdm(images, "evaluate", leave=False, disable=not accelerator.is_main_process):
-        labels = labels.to(device)
-        for name, logits in predict(model, pixel_values, labels.shape, accelerator, align_corners).items():
-            # On whole images max takes a sixth of the time of argmax (CPU, torch 2.15).
-            largest = logits.max(1)
-            lost[name] += ~largest.values.isfinite().all()
-            scores[name].add_batch(predictions=largest.indices, references=labels[None])
-            qualities[name].update(logits, labels[None])
+        finite = {name: torch.ones((), dtype=torch.bool, device=device) for name in model.predictions}
+        for rows, predictions in predict_strips(model, pixel_values, labels.shape, accelerator, align_corners):
+            truth = labels[rows].to(device)
+            for name, logits in predictions.items():
+                # On whole images max takes a sixth of the time of argmax (CPU, torch 2.15).
+                largest = logits.max(1)
+                finite[name] &= largest.values.isfinite().all()
+                scores[name].add(prediction=largest.indices[0], reference=truth)
+                qualities[name].update(logits, truth[None])
+        for name, flag in finite.items():
+            lost[name] += ~flag
         if stopped():
             break
     model.train(was_training)
@@ -96,7 +108,7 @@ def _undefined(value: float | list[float]) -> float | list[float]:
 def predict(
     model: nn.Module, pixel_values: Tensor, size: Sequence[int], accelerator: Accelerator, align_corners: bool = False
 ) -> dict[str, Tensor]:
-    """Logits (1, N, *size) of each prediction for one image (C, H, W)."""
+    """Logits (1, N, *size) of each prediction for one image (C, H, W), in one piece."""
     with accelerator.autocast():
         output = model(pixel_values[None].to(accelerator.device))
     logits = {name: output[key].float() for name, key in model.predictions.items()}
@@ -106,6 +118,80 @@ def predict(
         name: F.interpolate(values, tuple(size), mode="bilinear", align_corners=align_corners)
         for name, values in logits.items()
     }
+
+
+@torch.no_grad()
+def predict_strips(
+    model: nn.Module, pixel_values: Tensor, size: Sequence[int], accelerator: Accelerator, align_corners: bool = False
+) -> Strips:
+    """Logits as of `predict` in strips, so that memory grows with the width of the image and not with its height.
+
+    An image within one window whose labels have up to `WHOLE_PX` pixels is one strip, and so is any image for a model
+    without a window.
+    """
+    slides = isinstance(model, SegmentationPreTrainedModel) and max(pixel_values.shape[-2:]) > model.config.window_px
+    resizes = tuple(pixel_values.shape[-2:]) != tuple(size)
+    if not slides and not (resizes and math.prod(size) > WHOLE_PX):
+        yield slice(0, size[0]), predict(model, pixel_values, size, accelerator, align_corners)
+        return
+    if slides:
+        strips = _slide(model, pixel_values, accelerator)
+    else:
+        height, width = pixel_values.shape[-2:]
+        strips = iter([(slice(0, height), predict(model, pixel_values, (height, width), accelerator))])
+    yield from resize_strips(strips, pixel_values.shape[-2], size, align_corners) if resizes else strips
+
+
+def _slide(model: SegmentationPreTrainedModel, pixel_values: Tensor, accelerator: Accelerator) -> Strips:
+    strips = model.strips(pixel_values[None])
+    while True:
+        with accelerator.autocast():
+            strip = next(strips, None)
+        if strip is None:
+            return
+        _, rows, found = strip
+        yield rows, {name: logits[None].float() for name, logits in zip(model.predictions, found, strict=True)}
+
+
+def resize_strips(strips: Strips, height: int, size: Sequence[int], align_corners: bool = False) -> Strips:
+    """Resize an image's strips bilinearly, as `F.interpolate` resizes the whole.
+
+    Args:
+        strips: of the image, without gaps.
+        height: of the image.
+        size: (height, width) to which it is resized.
+        align_corners: see `F.interpolate`.
+    """
+    new_height, new_width = size
+    at = torch.arange(new_height, dtype=torch.float32)
+    if align_corners:
+        at *= torch.tensor(float(height - 1)) / max(new_height - 1, 1)
+    else:
+        at = ((at + 0.5) * (torch.tensor(float(height)) / new_height) - 0.5).clamp(min=0)
+    # Each new row lies between two rows of the image, the second of which is the first one again at the border.
+    upper = at.long().clamp(max=height - 1)
+    lower = (upper + 1).clamp(max=height - 1)
+    share = (at - upper)[:, None]
+    done, last = 0, {}  # new rows that are done; the row above the strip
+    for rows, found in strips:
+        wide = {
+            name: F.interpolate(values, (values.shape[2], new_width), mode="bilinear", align_corners=align_corners)
+            for name, values in found.items()
+        }
+        first = rows.start - bool(last)
+        wide = {name: torch.cat([last[name], values], 2) for name, values in wide.items()} if last else wide
+        last = {name: values[:, :, -1:].clone() for name, values in wide.items()}
+        ready = int((lower < rows.stop).sum())
+        step = max(WHOLE_PX // new_width, 1)
+        for start in range(done, ready, step):
+            new = slice(start, min(start + step, ready))
+            yield new, {name: _between(wide[name], upper[new] - first, lower[new] - first, share[new]) for name in wide}
+        done = ready
+
+
+def _between(values: Tensor, upper: Tensor, lower: Tensor, share: Tensor) -> Tensor:
+    share = share.to(values.device)
+    return values[:, :, upper.to(values.device)] * (1 - share) + values[:, :, lower.to(values.device)] * share
 
 
 def draw_examples(
@@ -122,8 +208,10 @@ def draw_examples(
     rows = []
     for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int):
         pixel_values, labels, _ = dataset[int(index)]
-        logits = predict(model, pixel_values, labels.shape, accelerator)
-        maps = {name: values.argmax(1)[0].byte().cpu().numpy() for name, values in logits.items()}
+        maps = {name: np.empty(tuple(labels.shape), np.uint8) for name in model.predictions}
+        for strip, predictions in predict_strips(model, pixel_values, labels.shape, accelerator):
+            for name, logits in predictions.items():
+                maps[name][strip] = logits.argmax(1)[0].byte().cpu().numpy()
         rows.append(
             {
                 "image": _displayed(dataset.samples[index].image, dataset.read.reading, model.config.bands),

@@ -264,7 +264,7 @@ class MeanIoU(evaluate.Metric):
         return os.path.join(self._data_dir_root, self.name, self.config_name)
 
     def __len__(self) -> int:
-        """Number of images added since the last `compute`."""
+        """Number of images, or strips of images, added since the last `compute`."""
         return int(self._images)
 
     def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
@@ -275,7 +275,7 @@ class MeanIoU(evaluate.Metric):
             self.add(prediction=prediction, reference=reference)
 
     def add(self, *, prediction: Any = None, reference: Any = None) -> None:
-        """Count one image: (H, W) integer arrays, tensors or nested lists."""
+        """Count one image, or rows of one: (H, W) integer arrays, tensors or nested lists."""
         self.confusion.update(_as_tensor(prediction), _as_tensor(reference))
         self._images += 1
 

@@ -100,4 +100,6 @@ def _fields(arguments: Namespace) -> dict[str, Any]:
     if arguments.model == "co2s":
         fields.setdefault("text_model", text_source(arguments))
         fields.setdefault("numerics", "official" if arguments.official else "native")
+    elif arguments.official:
+        fields.setdefault("window_average", "logits")
     return fields

@@ -151,6 +151,7 @@ def _read_config(
             "dpt_channels": classifier.shape[1],
             "dpt_out_channels": [find_tensor(state_dict, f"head.projects.{i}.weight").shape[0] for i in range(4)],
             "translators": _read_translators(state_dict),
+            "window_average": "logits",
             **overrides,
         },
     )

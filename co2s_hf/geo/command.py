@@ -55,7 +55,7 @@ def _add_predict(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
     work = predict.add_argument_group("how it is computed")
     work.add_argument("--window_px", type=int, help="side of a window; default: the model's")
-    work.add_argument("--overlap_px", type=int, help="of neighbouring windows; default: a quarter of the window")
+    work.add_argument("--overlap_px", type=int, help="of neighbouring windows; default: that of the model")
     work.add_argument("--batch_size", type=int, help="windows at once; default: 8, or what --max-memory allows")
     work.add_argument("--max-memory", "--max_memory", type=int, metavar="MB", help="bound of the process's memory")
     work.add_argument("--band_px", type=int, default=1024, help="rows finished together; default: 1024")

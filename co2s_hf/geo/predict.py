@@ -19,12 +19,13 @@ from tqdm.auto import tqdm
 from ..raster.cog import NODATA
 from ..raster.errors import RasterError
 from ..raster.resample import OpenRaster
+from ..segmentation import WINDOW_BATCH, in_steps, window_overlap_px
 from .memory import batch_within
 from .scene import SceneOptions
-from .windows import PROBABILITY_STEPS, Band, Blender, Chunk, Sums, WindowGrid, as_share, cut_bands, share
+from .windows import Band, Blender, Chunk, Sums, WindowGrid, as_share, cut_bands, share
 from .work import BandWriter, FileCarry, WorkFolder
 
-DEFAULT_BATCH = 8
+DEFAULT_BATCH = WINDOW_BATCH
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 LARGEST = 1e4
@@ -40,7 +41,8 @@ class PredictSettings(SceneOptions):
 
     Attributes:
         window_px: side of a window; None: the one that the model was made for.
-        overlap_px: shared by neighbouring windows; None: a quarter of the window.
+        overlap_px: shared by neighbouring windows; None: what those of the model share, so that the map is the one that
+            `model(image)` gives, or of windows of another side the same part.
         batch: windows in a forward pass; None: 8, or what `max_memory_mb` allows.
         band_px: rows of the map that are finished together, and lost together when a process is killed.
         probabilities: also keep the probability of every class.
@@ -94,7 +96,8 @@ class ScenePrediction:
         self.classes = [config.id2label[index] for index in range(config.num_labels)]
         self._check_model()
         window_px = config.window_px if settings.window_px is None else settings.window_px
-        overlap_px = window_px // 4 if settings.overlap_px is None else settings.overlap_px
+        stride_px = max(window_px * config.window_stride_px // config.window_px, 1)
+        overlap_px = window_overlap_px(window_px, stride_px) if settings.overlap_px is None else settings.overlap_px
         self.grid = WindowGrid(scene.height, scene.width, window_px, overlap_px)
         self.bands = cut_bands(self.grid, settings.band_px)
         self.layers = ["classes", "confidence", *(["disagreement"] if settings.disagreement else [])]
@@ -208,8 +211,7 @@ class ScenePrediction:
     def probabilities(self, pixels: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> list[Sums]:
         """(channels, height, width) whole numbers up to `PROBABILITY_STEPS` for each window.
 
-        Probabilities and not logits are averaged: they are bounded, so no window can outvote all others, and they are
-        what the confidence of a map means. See `normalised` for pixels without data.
+        See `normalised` for pixels without data.
         """
         if not pixels:
             return []
@@ -221,7 +223,7 @@ class ScenePrediction:
             found = torch.cat([found, (one - other).abs().sum(1, keepdim=True) / 2], dim=1)
         if not torch.isfinite(found).all():
             raise RasterError(f"{self.scene.name}: the model gives NaN. Try --dtype float32.")
-        return list((found.clamp(0, 1) * PROBABILITY_STEPS).round().int().cpu().numpy())
+        return list(in_steps(found).int().cpu().numpy())
 
     def _final(self, sums: Sums, valid: NDArray[np.bool_], rows: slice, columns: slice) -> list[NDArray[np.uint8]]:
         """The layers of final pixels."""

@@ -1,8 +1,7 @@
 """How a scene of any size is cut into windows and put together again: numbers only, no file and no model.
 
-Windows overlap, and where they do, their probabilities are averaged with a weight that falls towards a window's border
-but never to 0. Both are whole numbers: probabilities in steps of 1/65535, weights from 1 to 32 along each axis. Sums of
-whole numbers do not depend on their order, so what a pixel gets is a function of the grid of windows alone: neither of
+The rule is that of every model here, see `co2s_hf.segmentation`: probabilities are averaged, weighted, in sums of whole
+numbers. These do not depend on their order, so what a pixel gets is a function of the grid of windows alone: neither of
 the height of bands, nor of how many processes share the work, nor of where an interrupted run went on. And the mean
 of equal numbers is exactly that number: windows that agree leave no seam.
 """
@@ -16,14 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..raster.cog import LAYER_STEPS
-from ..segmentation import window_starts
-
-PROBABILITY_STEPS = 65535
-"""A probability of 1 as the whole number that is summed up."""
-
-WEIGHT_STEPS = 32
-"""The weight of a window's middle along one axis. With at most 5 windows above a pixel on either axis, sums of
-probabilities stay below 5 * 32 * 5 * 32 * 65535 < 2^31."""
+from ..segmentation import PROBABILITY_STEPS, WEIGHT_STEPS, blend_weights, window_starts
 
 Sums = NDArray[np.int32]
 
@@ -157,13 +149,6 @@ def cut_bands(grid: WindowGrid, band_px: int) -> list[Band]:
 def share(bands: Sequence[Band], index: int, count: int) -> list[Band]:
     """What process `index` of `count` does: neighbouring bands, for each seam between processes is predicted twice."""
     return list(bands[len(bands) * index // count : len(bands) * (index + 1) // count])
-
-
-def blend_weights(size: int, overlap_px: int) -> NDArray[np.int32]:
-    """(size,) weight of a window along one axis: 32 in its middle, falling over the overlap to at least 1."""
-    steps = np.arange(size)
-    from_border = np.minimum(np.minimum(steps, steps[::-1]), overlap_px) + 1
-    return (-(-WEIGHT_STEPS * from_border // (overlap_px + 1))).astype(np.int32)
 
 
 def _totals(starts: Sequence[int], weights: NDArray[np.int32], size: int) -> NDArray[np.int32]:

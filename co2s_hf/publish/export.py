@@ -83,9 +83,9 @@ def export_onnx(
 ) -> Export:
     """Write a model as one ONNX graph for any batch, height and width; what it needs to know beside it as JSON.
 
-    The graph is one pass over the whole image: it holds no sliding window, which depends on the size of the image.
-    Whoever runs it cuts images larger than `window_px` (in the JSON) into windows and averages their logits. Its input
-    is `pixel_values` as the processor gives them, its outputs `logits` and, of Co2S, those of each student that votes.
+    The graph holds the sliding window, too: images above `window_px` (in the JSON) get the map that the model gives.
+    Its input is `pixel_values` as the processor gives them, its outputs `logits` and, of Co2S, those of each student
+    that votes.
 
     Args:
         source: folder or Hub id of a model of this package.
@@ -117,7 +117,7 @@ def export_onnx(
 def write_onnx(
     model: SegmentationPreTrainedModel, path: Path, facts: Mapping[str, Any], *, opset: int | None = None
 ) -> None:
-    """Write the graph of one pass, its metadata and its JSON; see `export_onnx`."""
+    """Write the graph, its metadata and its JSON; see `export_onnx`."""
     try:
         from torch.export import Dim
         from transformers.exporters.configs import OnnxConfig
@@ -126,10 +126,19 @@ def write_onnx(
         raise ValueError(f"ONNX needs a newer transformers: pip install 'co2s_hf[export]'. ({error})") from error
     import onnx_ir
 
+    from .sliding_graph import add_sliding_window
+
     single: Any = copy.deepcopy(model)
     single.config.window_px = NO_WINDOW_PX
     forward, fields = single.forward, list(single.predictions.values())
-    single.forward = lambda pixel_values: {field: getattr(forward(pixel_values), field) for field in fields}
+    fuses_last = single.config.window_average == "logits" and len(fields) > 1  # then the graph fuses what it averages
+    stacked = fields[:-1] if fuses_last else fields
+
+    def run(pixel_values: Tensor) -> dict[str, Tensor]:
+        output = forward(pixel_values)
+        return {"stacked": torch.stack([getattr(output, field) for field in stacked], dim=1)}
+
+    single.forward = run
     axes = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
     # What torch sees as 1, or as equal to something else, it takes for constant: so two images of two different
     # numbers of patches on their sides, both unlike the number of classes, and not whole patches.
@@ -140,8 +149,9 @@ def write_onnx(
     config = OnnxConfig(dynamic=True, dynamic_shapes={"pixel_values": axes}, opset_version=opset, optimize=False)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress
         program = OnnxExporter().export(single, sample, config).program
+    add_sliding_window(program, fields, model.config)
     program.metadata_props.clear()  # traces of this machine's files
-    for node in program.graph.all_nodes():
+    for node in onnx_ir.traversal.RecursiveGraphIterator(program.graph):
         node.metadata_props.clear()
     program.metadata_props.update({name: json.dumps(value) for name, value in facts.items()})
     program.producer_name, program.doc_string = "co2s_hf", ""
@@ -160,6 +170,7 @@ def preprocessing(source: str | PathLike[str], model: SegmentationPreTrainedMode
         "image_std": list(config.image_std),
         "window_px": config.window_px,
         "window_stride_px": config.window_stride_px,
+        "window_average": config.window_average,
     }
     with contextlib.suppress(OSError):  # a folder may hold a model alone
         processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False).to_dict()
@@ -235,29 +246,40 @@ def quantised(source: str | PathLike[str], model: SegmentationPreTrainedModel) -
 
 
 def torch_predict(model: SegmentationPreTrainedModel) -> Predict:
-    """Run a model of this package in one pass, as it was exported."""
-    single: Any = copy.deepcopy(model)
-    single.config.window_px = NO_WINDOW_PX
+    """Run a model of this package."""
 
     @torch.no_grad()
     def predict(pixel_values: Tensor) -> dict[str, Tensor]:
-        output = single(pixel_values)
-        return {field: getattr(output, field) for field in single.predictions.values()}
+        output = model(pixel_values)
+        return {field: getattr(output, field) for field in model.predictions.values()}
 
     return predict
 
 
 def compare(model: SegmentationPreTrainedModel, found: Predict) -> tuple[float, float]:
-    """Largest difference of students' logits, and share of pixels of the same class, at `SIZES` and in `BATCHES`."""
-    expected = torch_predict(model)
+    """Largest difference of students' logits, and share of pixels of the same class, at `SIZES` and in `BATCHES`.
+
+    One more size is of two windows. Where these are averaged, students' probabilities are compared: logits of those
+    near 0 differ by more than a step of their rounding makes of the others.
+    """
+    expected, window_px = torch_predict(model), model.config.window_px
     differences, equal = [], []
     for batch_size in BATCHES:
-        for height, width in SIZES:
+        for height, width in (*SIZES, (window_px + LARGEST_PATCH_PX // 2, LARGEST_PATCH_PX)):
             pixel_values = smooth_noise(batch_size, model.config.num_channels, height, width)
             first, second = expected(pixel_values), found(pixel_values)
-            differences.append(_difference(first, second))
+            if max(height, width) > window_px and model.config.window_average == "probabilities":
+                differences.append(_difference(_of_students(first), _of_students(second)))
+            else:
+                differences.append(_difference(first, second))
             equal.append((first["logits"].argmax(1) == second["logits"].argmax(1)).flatten())
     return max(differences), float(torch.cat(equal).float().mean())
+
+
+def _of_students(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Probabilities of each student: which of two decides in a window may be rounding, see `_difference`."""
+    fused = {"logits"} if len(logits) > 1 else set()
+    return {name: values.softmax(1) for name, values in logits.items() if name not in fused}
 
 
 def smooth_noise(batch_size: int, num_channels: int, height: int, width: int) -> Tensor:
@@ -272,7 +294,7 @@ def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
     if expected.keys() != found.keys() or any(expected[name].shape != found[name].shape for name in expected):
         return float("inf")
     differences = {name: (expected[name] - found[name]).abs().nan_to_num(nan=float("inf")) for name in expected}
-    if "dinov3_logits" in expected:
+    if {"logits", "dinov3_logits"} <= expected.keys():
         # The fused logits of a pixel are those of the surer student. Where both are as sure, rounding decides, and
         # the other one's logits are no error.
         clip, dinov3 = (expected[name].log_softmax(1).amax(1) for name in ("clip_logits", "dinov3_logits"))

@@ -15,6 +15,7 @@ from co2s_hf import Co2SImageProcessor
 from co2s_hf.geo.maps import predict_scene
 from co2s_hf.geo.predict import PredictSettings
 from co2s_hf.geo.windows import WindowGrid
+from co2s_hf.segmentation import default_stride_px, window_overlap_px
 from tests.benchmarks.measure import Calibrators, build_model, in_turn, parser, ratio, report
 
 
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     arguments = parser(__doc__.splitlines()[0])
     arguments.set_defaults(repeats=2)
     arguments.add_argument("--sides", type=int, nargs="+", default=[1024], help="of the scene in px")
-    arguments.add_argument("--window", type=int, default=512, help="px; a quarter is shared with the next one")
+    arguments.add_argument("--window", type=int, default=512, help="px; a sixth is shared with the next one")
     arguments.add_argument("--batch", type=int, default=4, help="windows in a forward pass")
     arguments = arguments.parse_args(argv)
     torch.set_num_threads(arguments.threads)
@@ -71,7 +72,9 @@ def make_map(scene: Path, model, settings: PredictSettings, output: Path) -> Non
 @torch.inference_mode()
 def run_windows(model, side: int, arguments) -> None:
     """As many windows as the map needs through the model, and nothing else."""
-    grid = WindowGrid(side, side, arguments.window, arguments.window // 4)
+    grid = WindowGrid(
+        side, side, arguments.window, window_overlap_px(arguments.window, default_stride_px(arguments.window))
+    )
     windows = len(grid.tops) * len(grid.lefts)
     images = torch.randn(arguments.batch, 3, *grid.window_shape, device=arguments.device)
     for start in range(0, windows, arguments.batch):

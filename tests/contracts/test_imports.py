@@ -21,7 +21,7 @@ HOMES = {
     ),
     "gradio": ("model_cards/space/",),
     "matplotlib": ("training/report.py", "co2s_hf/geo/evaluation_report.py"),
-    "onnx_ir": ("co2s_hf/publish/export.py",),
+    "onnx_ir": ("co2s_hf/publish/export.py", "co2s_hf/publish/sliding_graph.py"),
     "onnxruntime": ("co2s_hf/publish/export.py",),
     "open_clip": ("co2s_hf/text/",),
     "pyogrio": ("co2s_hf/geo/polygons.py", "co2s_hf/geo/vectors.py"),

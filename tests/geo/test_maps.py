@@ -1,5 +1,6 @@
 """A scene through a model: one map, however it is cut, shared out or interrupted."""
 
+import copy
 import csv
 import hashlib
 import json
@@ -13,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rio_cogeo import cog_validate
 
+from co2s_hf import Co2SImageProcessor, Dinov2DPTForSemanticSegmentation
 from co2s_hf.geo.maps import is_finished, predict_scene
 from co2s_hf.geo.outputs import ENDINGS
 from co2s_hf.geo.polygons import PolygonSettings
@@ -26,6 +29,8 @@ from co2s_hf.raster.cog import NODATA, opened
 from co2s_hf.raster.errors import RasterError
 from co2s_hf.raster.read import RasterFile
 from tests.geo.pixel_model import PixelModel, pixel_processor
+
+STEP = 1 / 65535  # of the probabilities that are summed up
 
 EVERYTHING = dict(probabilities=True, disagreement=True)
 
@@ -334,3 +339,51 @@ def test_two_processes_equal_one(write_scene, tmp_path):
         ]
         subprocess.run(command, check=True, env=environment, timeout=240, capture_output=True)
     assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
+
+
+# ---- one image, one map ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def blots():
+    """An image of 150 x 211 px with blots and grain, (bands, height, width)."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(30, 220, (3, 10, 14)).repeat(16, 1).repeat(16, 2)[:, :150, :211]
+    return (coarse + rng.normal(0, 12, coarse.shape)).clip(1, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("window", [(64, None), (64, 30), (48, 4), (96, 96), (256, None)])
+@pytest.mark.parametrize("kind", ["confidence", "mean", "clip", "dinov3", "dinov2_dpt"])
+def test_the_map_of_a_scene_is_that_of_the_model(tiny_model, blots, write_scene, tmp_path, kind, window):
+    if kind == "dinov2_dpt":
+        torch.manual_seed(0)
+        model = Dinov2DPTForSemanticSegmentation.from_backbones(None, ("a", "b", "c"), window_px=window[0]).eval()
+    else:
+        model = copy.deepcopy(tiny_model)
+        model.config.fusion, model.config.window_px = kind, window[0]
+    model.config.window_stride_px = window[1] or int(window[0] * 5 / 6)
+    processor = Co2SImageProcessor(image_mean=model.config.image_mean, image_std=model.config.image_std)
+    settings = PredictSettings(probabilities=True)
+    with opened(write_scene(pixels=blots)) as dataset:
+        done = predict_scene(dataset, model, processor, tmp_path / "out", "map", settings=settings, with_polygons=False)
+    pixel_values = processor(blots, input_data_format="channels_first", return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        probabilities = model(pixel_values).logits[0].softmax(0).numpy()
+    classes = read(done.classes)[0]
+    differs = classes != probabilities.argmax(0)
+    if window[0] < 211:
+        assert not differs.any()
+    else:  # one window: the model gives its logits as they are, and the map takes the first of what rounds to one step
+        best, second = np.sort(probabilities, axis=0)[[-1, -2]]
+        assert not (differs & (best - second > STEP)).any() and differs.mean() < 1e-3
+    np.testing.assert_allclose(read(done.files[".probabilities.tif"]) / 250, probabilities, atol=0.5 / 250 + 4 * STEP)
+    assert len(np.unique(classes)) > 1 or kind == "dinov2_dpt"
+
+
+def test_windows_of_another_side_share_the_same_part(write_scene, tmp_path):
+    model = PixelModel(window_px=30, window_stride_px=20).eval()
+    with opened(write_scene()) as dataset:
+        for settings, overlap in (({}, 10), ({"window_px": 60}, 20), ({"window_px": 60, "overlap_px": 3}, 3)):
+            asked = PredictSettings(**settings)
+            prediction = ScenePrediction(dataset, model, pixel_processor(), tmp_path, "map", asked)
+            assert prediction.grid.overlap_px == overlap

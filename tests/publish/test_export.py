@@ -1,5 +1,6 @@
 """`co2s export`: ONNX and int8 agree with the original, and nothing doubtful is written."""
 
+import copy
 import json
 
 import pytest
@@ -22,8 +23,10 @@ def folders(tiny_model, tmp_path_factory):
     dpt = Dinov2DPTForSemanticSegmentation.from_backbones(
         None, ["road", "water"], translators=translators, window_px=96
     )
+    as_released = copy.deepcopy(tiny_model)
+    as_released.config.window_average = "logits"
     folders = {}
-    for kind, model in {"co2s": tiny_model, "dinov2_dpt": dpt}.items():
+    for kind, model in {"co2s": tiny_model, "co2s_as_released": as_released, "dinov2_dpt": dpt}.items():
         folders[kind] = tmp_path_factory.mktemp(kind)
         model.save_pretrained(folders[kind])
         Co2SImageProcessor().save_pretrained(folders[kind])
@@ -45,7 +48,7 @@ def answers(logits, **others):
 
 @SLOW
 @QUIET
-@pytest.mark.parametrize("kind", ["co2s", "dinov2_dpt"])
+@pytest.mark.parametrize("kind", ["co2s", "co2s_as_released", "dinov2_dpt"])
 def test_onnx_agrees_at_every_size_and_names_its_preprocessing(kind, folders, tmp_path, capsys):
     path = tmp_path / "model.onnx"
     assert main(["export", str(folders[kind]), "--output", str(path), "--format", "onnx"]) == 0
@@ -53,14 +56,20 @@ def test_onnx_agrees_at_every_size_and_names_its_preprocessing(kind, folders, tm
     assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", "model.json"}
     model, predict = export.load(folders[kind]), export.onnx_predict(path)
     expected = export.torch_predict(model)
-    for size in [(2, 3, 17, 9), (1, 3, 200, 64), (4, 3, 112, 113)]:  # none of them was checked by the command
+    # None of these was checked by the command; the last four are above a window of 96 px.
+    for size in [(2, 3, 17, 9), (1, 3, 96, 96), (1, 3, 97, 96), (1, 3, 200, 64), (4, 3, 112, 113), (2, 3, 150, 231)]:
         pixel_values = export.smooth_noise(*size)
         first, second = expected(pixel_values), predict(pixel_values)
         assert first.keys() == second.keys() == set(model.predictions.values())
+        blends = max(size) > 96 and kind != "co2s_as_released"
         for name in first.keys() - {"logits"} or {"logits"}:
-            torch.testing.assert_close(second[name], first[name], atol=1e-4, rtol=0)
+            one, other = (found[name].softmax(1) if blends else found[name] for found in (first, second))
+            torch.testing.assert_close(other, one, atol=1e-4, rtol=0)
+        same = (first["logits"].argmax(1) == second["logits"].argmax(1)).float().mean()
+        assert same > 0.999, "the map of an image is one, in torch and in ONNX"
     facts = json.loads((tmp_path / "model.json").read_text())
     assert facts["classes"] == list(model.config.label2id) and facts["window_px"] == 96
+    assert facts["window_average"] == ("logits" if kind == "co2s_as_released" else "probabilities")
     assert facts["image_processor"]["image_mean"] == facts["image_mean"] == list(model.config.image_mean)
 
     import onnx

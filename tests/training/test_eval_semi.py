@@ -14,11 +14,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from co2s_hf.data.folders import Sample
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
+from co2s_hf.modeling_dinov2_dpt import Dinov2DPTForSemanticSegmentation
 from co2s_hf.raster.image import NoData, Reading
 from co2s_hf.raster.write import write_image, write_mask
-from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
+from training import eval_semi
 from training.batches import EvaluationDataset
-from training.eval_semi import _displayed, evaluate, main, predict
+from training.eval_semi import _displayed, evaluate, main, predict, predict_strips, resize_strips
+from training.metrics import MeanIoU, PseudoLabelQuality
 from training.report import class_table
 
 CLASSES = ("road", "water", "tree")
@@ -124,6 +127,89 @@ def test_logits_are_resized_to_the_labels(tiny_model, accelerator):
     assert torch.equal(larger, F.interpolate(own["fused"], (64, 80), mode="bilinear"))
     aligned = predict(tiny_model, image, (64, 80), accelerator, align_corners=True)["fused"]
     assert torch.equal(aligned, F.interpolate(own["fused"], (64, 80), mode="bilinear", align_corners=True))
+
+
+def sliding_model(tiny_model, kind):
+    """A model of windows of 32 px, of one of the kinds that evaluation slides in its own way."""
+    if kind == "dinov2_dpt":
+        torch.manual_seed(0)
+        return Dinov2DPTForSemanticSegmentation.from_backbones(None, CLASSES, window_px=32).eval()
+    model = copy.deepcopy(tiny_model)
+    model.config.window_px, model.config.window_stride_px = 32, 24
+    model.config.window_average = kind
+    return model
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("labelled", [(90, 75), (180, 150), (61, 50), (90, 150)])
+@pytest.mark.parametrize("kind", ["probabilities", "logits", "dinov2_dpt"])
+def test_strips_of_a_large_image_are_the_whole_image(
+    tiny_model, accelerator, kind, labelled, align_corners, monkeypatch
+):
+    monkeypatch.setattr(eval_semi, "WHOLE_PX", 2000)  # of rows that are resized together
+    model = sliding_model(tiny_model, kind)
+    image = torch.randn(3, 90, 75, generator=torch.Generator().manual_seed(0))
+    whole = predict(model, image, labelled, accelerator, align_corners)
+    strips = list(predict_strips(model, image, labelled, accelerator, align_corners))
+    assert [rows.start for rows, _ in strips] == [0, *(rows.stop for rows, _ in strips[:-1])]
+    assert strips[-1][0].stop == labelled[0] and max(rows.stop - rows.start for rows, _ in strips) < labelled[0] / 2
+    for name, expected in whole.items():
+        found = torch.cat([logits[name] for _, logits in strips], 2)
+        if labelled == (90, 75):
+            assert torch.equal(found, expected)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(found.argmax(1), expected.argmax(1))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("height", "cuts"), [(1, []), (2, [1]), (7, [1, 2, 3, 4, 5, 6]), (50, [20, 21]), (50, [49]), (33, [])]
+)
+@pytest.mark.parametrize("new_height", [1, 2, 13, 50, 77, 400])
+def test_resized_strips_are_the_resized_image(height, cuts, new_height, align_corners, monkeypatch):
+    monkeypatch.setattr(eval_semi, "WHOLE_PX", 31 * 9)
+    whole = torch.randn(1, 2, height, 20, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(whole, (new_height, 31), mode="bilinear", align_corners=align_corners)
+    ends = [0, *cuts, height]
+    strips = ((slice(a, b), {"x": whole[:, :, a:b]}) for a, b in zip(ends, ends[1:], strict=False))
+    found = list(resize_strips(strips, height, (new_height, 31), align_corners))
+    assert max(rows.stop - rows.start for rows, _ in found) <= 9
+    together = torch.cat([logits["x"] for _, logits in found], 2)
+    torch.testing.assert_close(together, expected, atol=2e-5, rtol=1e-5)  # float32 places of up to 400 rows
+
+
+@pytest.mark.parametrize("image_scale", [1.0, 0.5, 1.7])
+@pytest.mark.parametrize("kind", ["probabilities", "logits", "dinov2_dpt"])
+def test_scores_of_a_large_image_are_those_of_its_whole_logits(tmp_path, tiny_model, accelerator, kind, image_scale):
+    rng = np.random.default_rng(0)
+    model = sliding_model(tiny_model, kind)
+    samples = []
+    for name, size in (("large", (131, 97)), ("small", (20, 17))):
+        write_image(tmp_path / f"{name}.png", rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        write_mask(tmp_path / f"{name}-mask.png", rng.choice([0, 1, 2, 255], size).astype(np.uint8))
+        samples.append(Sample(tmp_path / f"{name}.png", tmp_path / f"{name}-mask.png", name))
+    statistics = dict(mean=model.config.image_mean, std=model.config.image_std)
+    dataset = EvaluationDataset(samples, image_scale=image_scale, **statistics)
+    results = evaluate(model, dataset, accelerator, threshold=0.38)
+    for name in model.predictions:
+        score, quality = MeanIoU(3), PseudoLabelQuality(0.38)
+        for pixel_values, labels, _ in dataset:
+            logits = predict(model, pixel_values, labels.shape, accelerator)[name]
+            score.add(prediction=logits.argmax(1)[0], reference=labels)
+            quality.update(logits, labels[None])
+        np.testing.assert_equal(results[name], {**score.compute(), **quality.summary()})
+
+
+def test_logits_of_no_number_have_no_score_above_a_window_either(tmp_path, tiny_model, accelerator, capsys):
+    model = sliding_model(tiny_model, "probabilities")
+    with torch.no_grad():
+        model.dinov3.queries.fill_(math.nan)
+    write_image(tmp_path / "i.png", np.zeros((70, 40, 3), np.uint8))
+    write_mask(tmp_path / "m.png", np.zeros((70, 40), np.uint8))
+    samples = [Sample(tmp_path / "i.png", tmp_path / "m.png", "i")]
+    results = evaluate(model, EvaluationDataset(samples, mean=(0.0,) * 3, std=(1.0,) * 3), accelerator, threshold=0.9)
+    assert "DINOv3 gives 1 images no finite logits" in capsys.readouterr().out
+    assert np.isnan(results["dinov3"]["mean_iou"]) and results["clip"]["mean_iou"] >= 0
 
 
 def test_images_of_16_bits_are_stretched_for_the_eye(tmp_path):

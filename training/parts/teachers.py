@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, CLIPVisionModel, PreTrainedConfig, SiglipVisionModel
 
 from co2s_hf.modeling_dinov2_dpt import Dinov2DPTEmbeddings
-from co2s_hf.pretrained_backbones import RGB
+from co2s_hf.pretrained_backbones import RGB, has_own_statistics
 from co2s_hf.text.open_clip_towers import OpenClipTowers
 
 # Vision towers of image-text models: the class that loads the tower alone, and the tokens ahead of its patches.
@@ -66,6 +66,9 @@ def teacher_facts(name: str, open_clip_model: str | None = None) -> TeacherFacts
 class Teacher(nn.Module):
     """The last patch features of a frozen vision model, ahead of any pooling and projection.
 
+    Images normalised for ImageNet are normalised anew for the model. Those with statistics of their own stay as they
+    are: they already have about mean 0 and deviation 1, as the model's training images had after its normalisation.
+
     Args:
         facts: of the model.
         mean: by which the images that come in were normalised, one value per band.
@@ -89,12 +92,13 @@ class Teacher(nn.Module):
         self.facts, self.rgb = facts, list(rgb)
         self.tower = _OpenClipTower(facts) if facts.open_clip_model else _TransformersTower(facts.name, official)
         seen_mean, seen_std = ([values[i] for i in self.rgb] for values in (mean, std))
+        as_they_come = official or has_own_statistics(seen_mean, seen_std)
         # x = (image - mean) / std; own = (x * std + mean - own_mean) / own_std
-        own_mean, own_std = self.tower.mean, self.tower.std
+        own_mean, own_std = (seen_mean, seen_std) if as_they_come else (self.tower.mean, self.tower.std)
         scale = [seen / own for seen, own in zip(seen_std, own_std, strict=True)]
         shift = [(seen - own) / spread for seen, own, spread in zip(seen_mean, own_mean, own_std, strict=True)]
-        self.register_buffer("scale", torch.tensor([1.0] * 3 if official else scale)[:, None, None])
-        self.register_buffer("shift", torch.tensor([0.0] * 3 if official else shift)[:, None, None])
+        self.register_buffer("scale", torch.tensor(scale)[:, None, None])
+        self.register_buffer("shift", torch.tensor(shift)[:, None, None])
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -93,6 +93,24 @@ def test_each_sees_the_statistics_it_was_trained_with(folders, kind, mean, std):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip", "dinov2"])
+@pytest.mark.parametrize("bands", [["red", "green", "blue"], ["nir", "blue", "green", "red"]])
+@pytest.mark.parametrize("official", [False, True])
+def test_images_with_statistics_of_their_own_are_seen_as_they_come(folders, kind, bands, official):
+    size = len(bands)
+    mean, std = [0.01 * (band + 1) for band in range(size)], [0.002 * (band + 1) for band in range(size)]
+    config = Dinov2DPTConfig.from_backbones(None, ["a", "b"], bands=bands, image_mean=mean, image_std=std)
+    arguments = SimpleNamespace(teachers=[folders[kind]], official=official, open_clip_model=None)
+    (loaded,) = load_teachers(arguments, config)
+    normalised = torch.randn(2, size, 32, 32, generator=torch.Generator().manual_seed(3))  # mean 0, deviation 1
+    seen = []
+    handle = loaded.tower.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    loaded(normalised)
+    handle.remove()
+    rgb = [bands.index(colour) for colour in ("red", "green", "blue")]
+    assert torch.equal(seen[0], normalised[:, rgb])
+
+
 def test_teachers_are_frozen(folders, images):
     model = teacher(folders["clip"])
     assert not any(parameter.requires_grad for parameter in model.parameters()) and not model.tower.model.training
