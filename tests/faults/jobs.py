@@ -19,13 +19,13 @@ from huggingface_hub import constants
 
 from co2s_hf.__main__ import main as co2s
 from co2s_hf.data import synthetic
-from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.journal import Journal
 from co2s_hf.data.prepare import prepare_protocol
 from co2s_hf.geo.outputs import ENDINGS
 from co2s_hf.image_processing_co2s import Co2SImageProcessor
 from co2s_hf.publish import push
 from co2s_hf.publish.folder import verify_checksums
+from co2s_hf.raster.write import write_image, write_mask
 from tests.data.test_prepare import _miniature, _write_replica
 from tests.faults.children import Moment
 from tests.hub_double import TOKEN, HubDouble

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from co2s_hf.data.folders import Sample
+from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from co2s_hf.raster.image import NoData, Reading
 from co2s_hf.raster.write import write_image, write_mask
-from co2s_hf.modeling_co2s import Co2SForSemanticSegmentation
 from training.batches import EvaluationDataset
 from training.eval_semi import _displayed, evaluate, main, predict
 from training.report import class_table

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from torch.optim import AdamW
 from torch.utils.data import DataLoader, Dataset
 
-from co2s_hf.raster.errors import RasterError
 from co2s_hf.data.synthetic import CLASSES
 from co2s_hf.publish.folder import CHECKSUMS, FolderError, check_folder
+from co2s_hf.raster.errors import RasterError
 from tests.faults import children
 from tests.faults.spoil import explode
 from tests.training.tiny_runs import STAND_INS, draw_blanks, start, tiny_arguments

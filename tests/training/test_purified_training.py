@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.synthetic import CLASSES, draw_scene
+from co2s_hf.raster.write import write_image, write_mask
 from tests.training.tiny_runs import STAND_INS, tiny_arguments
 from training.purification.cache import RegionCache
 from training.purification.calibration import Calibration

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from co2s_hf.data.folders import Sample
+from co2s_hf.publish.card import DataFacts
 from co2s_hf.raster.image import NoData, Reading
 from co2s_hf.raster.write import write_image
-from co2s_hf.publish.card import DataFacts
 from training.records import data_facts, machine, training_images, versions
 
 

@@ -24,9 +24,9 @@ from transformers import AutoImageProcessor, AutoModel, Dinov2Config, Dinov2Mode
 
 from co2s_hf import Co2SForSemanticSegmentation
 from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
+from co2s_hf.data.label_map import LabelMap
 from co2s_hf.raster.read import read_raster
 from co2s_hf.raster.write import write_image, write_mask
-from co2s_hf.data.label_map import LabelMap
 from tests.training.tiny_runs import (
     SCRIPT,
     STAND_INS,

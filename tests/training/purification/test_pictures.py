@@ -15,7 +15,9 @@ def file(tmp_path):
         bands, height, width = pixels.shape
         path, size = tmp_path / "image.tif", dict(count=bands, height=height, width=width)
         transform = rasterio.Affine(1, 0, 0, 0, -1, 9)
-        with rasterio.open(path, "w", driver="GTiff", dtype=pixels.dtype, transform=transform, **size, **profile) as out:
+        with rasterio.open(
+            path, "w", driver="GTiff", dtype=pixels.dtype, transform=transform, **size, **profile
+        ) as out:
             out.write(pixels)
         return path
 
