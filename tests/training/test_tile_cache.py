@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from co2s_hf.raster.image import FileWindow
 from training import tile_cache
 from training.tile_cache import TileCache
 
@@ -67,7 +68,7 @@ def test_a_relative_path_is_the_same_file(source, folder, monkeypatch):
     assert decode.calls == 1
 
 
-@pytest.mark.parametrize("change", ["size", "time", "mask", "nodata", "version"])
+@pytest.mark.parametrize("change", ["size", "time", "mask", "nodata", "place", "other place", "version"])
 def test_what_is_out_of_date_is_made_again(change, source, folder, monkeypatch):
     decode = Decoder()
     TileCache(folder, limit_bytes=ROOM).get(source, "x", decode)
@@ -80,13 +81,39 @@ def test_what_is_out_of_date_is_made_again(change, source, folder, monkeypatch):
     elif change == "version":
         monkeypatch.setattr(tile_cache, "FORMAT", tile_cache.FORMAT + 1)
     else:  # read by GDAL with the image
-        source.with_name(source.name + {"mask": ".msk", "nodata": ".aux.xml"}[change]).write_bytes(b"x")
+        names = {"mask": "a.png.msk", "nodata": "a.png.aux.xml", "place": "a.pgw", "other place": "a.WLD"}
+        source.with_name(names[change]).write_bytes(b"x")
     for _ in range(2):
         made = TileCache(folder, limit_bytes=ROOM).get(source, "x", decode)
     assert decode.calls == 2 and torch.equal(
         made["pixels"], TileCache(folder, limit_bytes=ROOM).get(source, "x", decode)["pixels"]
     )
     assert entry(folder)  # in the place of the old one
+
+
+def test_labels_are_those_of_a_mask_on_the_grid_of_an_image(source, folder):
+    decode, cache = Decoder(), TileCache(folder, limit_bytes=ROOM)
+    other = source.with_name("b.png")
+    shutil.copy2(source, other)
+    for onto in (source, other, None, source):
+        cache.get(source, "x", decode, onto=onto)
+    assert decode.calls == 3
+    os.utime(other, (1, 1))
+    later = TileCache(folder, limit_bytes=ROOM)
+    later.get(source, "x", decode, onto=source)
+    later.get(source, "x", decode, onto=other)
+    assert decode.calls == 4
+
+
+def test_windows_of_a_file_have_entries_of_their_own(source, folder):
+    decode, cache = Decoder(), TileCache(folder, limit_bytes=ROOM)
+    for _ in range(2):
+        for left in (0, 4):
+            cache.get(FileWindow(source, 0, left, 4, 4), "x", decode)
+    assert decode.calls == 2
+    os.utime(source, (1, 1))
+    TileCache(folder, limit_bytes=ROOM).get(FileWindow(source, 0, 0, 4, 4), "x", decode)
+    assert decode.calls == 3
 
 
 def flipped(content):

@@ -1,5 +1,6 @@
 import colorsys
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -243,3 +244,17 @@ def test_a_partner_needs_unlabelled_views():
     assert ViewNeeds(unlabelled=False).partner is None
     with pytest.raises(ValueError, match='partner is "other" but unlabelled is False'):
         ViewNeeds(unlabelled=False, partner="other")
+
+
+def test_values_beyond_white_stay_in_strong_views():
+    """Clouds and elevations: a view that changes nothing but its brightness by 1 shows what the weak one does."""
+    image = torch.tensor([-0.1, 0.5, 1.3]).expand(4, 2, 3).contiguous()
+    bounds = image.amin().clamp(max=0), image.amax().clamp(min=1)
+    same = StrongDraw((0, 1, 2, 3), 1.0, 1.0, 1.0, 0.0, grey=False, sigma_px=None)
+    torch.testing.assert_close(strong_view(image, same, bounds), image)
+    brighter = strong_view(image, replace(same, brightness=1.5), bounds)
+    torch.testing.assert_close(brighter[0, 0], torch.tensor([-0.1, 0.75, 1.3]))
+    colours = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn = draw_strong(np.random.default_rng(1))
+    bounds = colours.amin().clamp(max=0), colours.amax().clamp(min=1)
+    assert torch.equal(strong_view(colours, drawn, bounds), strong_view(colours, drawn))

@@ -2,6 +2,7 @@ import ctypes
 import json
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -169,3 +170,14 @@ def test_visible_regions_have_a_table_of_fixed_size():
     assert table.shape == (4, 2) and table[3].isnan().all()
     ids, table = visible_regions(regions, scores, 2)
     assert ids.tolist() == [[0, 0, 0, -1], [1, 1, -1, -1]] and table.shape == (2, 2)
+
+
+def test_windows_of_a_file_are_images_of_their_own(tmp_path):
+    cache = RegionCache(tmp_path / "cache", PARAMETERS)
+    file, moved = tmp_path / "a.png", tmp_path / "b.png"
+    Image.new("RGB", (8, 8)).save(file)
+    shutil.copy(file, moved)
+    regions, scores = torch.zeros(4, 4, dtype=torch.int64), torch.ones(1, 2)
+    cache.write(FileWindow(file, 0, 0, 4, 4), regions, scores)
+    assert cache.has(FileWindow(moved, 0, 0, 4, 4))
+    assert cache.missing([file, FileWindow(file, 0, 4, 4, 4)]) == [file, FileWindow(file, 0, 4, 4, 4)]
