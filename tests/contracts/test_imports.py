@@ -26,7 +26,7 @@ HOMES = {
     "open_clip": ("co2s_hf/text/",),
     "pyogrio": ("co2s_hf/geo/polygons.py", "co2s_hf/geo/vectors.py"),
     "pyproj": ("co2s_hf/geo/areas.py", "co2s_hf/geo/vectors.py"),
-    "rasterio": ("co2s_hf/data/images.py", "co2s_hf/geo/scenes.py", "co2s_hf/geo/references.py"),
+    "rasterio": ("co2s_hf/raster/", "co2s_hf/data/images.py", "co2s_hf/geo/references.py"),
     "shapely": ("co2s_hf/geo/polygons.py", "co2s_hf/geo/references.py", "co2s_hf/geo/vectors.py"),
     "skimage": ("training/purification/regions.py",),  # superpixels; it opens no file there
     "torchao": ("co2s_hf/publish/export.py",),
