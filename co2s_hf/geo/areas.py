@@ -15,18 +15,25 @@ from .windows import NODATA
 M2_PER_HA = 10_000
 
 # The area of a pixel is interpolated between nodes. They are made denser until halfway between two of them the error
-# is this share, at most `MAX_NODES` of them, and none closer than `MAX_HALVINGS` halvings make them; what then is off by
-# more than `MAX_ERROR` is not measured at all.
+# is this share, at most so many, and none closer than so many halvings make them; where it then is more than
+# `MAX_ERROR` nothing is measured at all.
 TOLERANCE = 1e-6
 MAX_NODES = 2**16
 MAX_HALVINGS = 10
-MAX_ERROR = 2e-4
+MAX_ERROR = 5e-5
+# A projection that is as true as this everywhere in the scene is taken at its word: pixels of 2 m have 4 square metres.
+PLANE_TOLERANCE = 9e-4
+TILES_PX = (256, 64)
+TILE_TOLERANCE = (
+    1e-4  # of the area of pixels from one tile to the next: half of it from the middle of one to its border
+)
+GSD_TOLERANCE = 0.01  # of areas: pixels of 2 m are pixels of 2 m in all of a zone of UTM
 FIRST_CELLS = 8
 STEP_M = 100.0  # of derivatives: far more than the rounding of PROJ, far less than what projections change over
 
 _Lattice = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 Density = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
-"""Of ground, in square metres per pixel, at pixel coordinates (rows, columns) that broadcast; NaN where there is none."""
+"""Square metres of ground per pixel at pixel coordinates (rows, columns) that broadcast; NaN where there is none."""
 
 
 @dataclass(frozen=True)
@@ -38,30 +45,72 @@ class GroundAreas:
         rows: (n,) of the nodes, increasing, in pixel coordinates: 0 is the outer border of the first pixel.
         columns: (m,) of the nodes.
         density: (n, m) square metres of ground per pixel; None where the raster does not say where it lies.
+        plane_m2: of a pixel in the plane of a projection.
     """
 
     method: str
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
     density: NDArray[np.float64] | None
+    plane_m2: float | None = None
 
     @property
     def gsd_m(self) -> float | None:
-        """Metres per pixel in the middle of the scene."""
+        """Metres per pixel in the middle of the scene; those of the projection where its areas are right within 1 %."""
         if self.density is None:
             return None
         row, column = int(self.rows[-1] / 2), int(self.columns[-1] / 2)
         middle = self.pixel_m2(slice(row, row + 1), slice(column, column + 1))
-        return None if middle is None else math.sqrt(middle[0, 0])
+        assert middle is not None
+        is_true = self.plane_m2 is not None and abs(middle[0, 0] / self.plane_m2 - 1) <= GSD_TOLERANCE
+        return math.sqrt(self.plane_m2 if is_true and self.plane_m2 is not None else middle[0, 0])
 
     def pixel_m2(self, rows: slice, columns: slice) -> NDArray[np.float64] | None:
         """(H, W) square metres of each pixel of a rectangle; None where the raster does not say where it lies."""
         if self.density is None:
             return None
-        vertical, first, last = _pixel_weights(self.rows, rows)
-        horizontal, left, right = _pixel_weights(self.columns, columns)
+        if self.uniform_m2 is not None:
+            return np.full((rows.stop - rows.start, columns.stop - columns.start), self.uniform_m2)
+        return self._between(np.arange(rows.start, rows.stop + 1), np.arange(columns.start, columns.stop + 1))
+
+    def _between(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Square metres between each row and column and the next one."""
+        assert self.density is not None
+        vertical, first, last = _weights(self.rows, rows)
+        horizontal, left, right = _weights(self.columns, columns)
         areas: NDArray[np.float64] = vertical @ self.density[first:last, left:right] @ horizontal.T
         return areas
+
+    def counted(self, top: int, left: int, block: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Pixels and square metres, (256,) each, of each class id of a block of a map; 0 m2 where these are unknown.
+
+        Where the area of pixels hardly changes over tiles of the block, they are counted instead of added up.
+        """
+        if self.density is None or self.uniform_m2 is not None:
+            pixels = np.bincount(block.ravel(), minlength=NODATA + 1)
+            return pixels, pixels * (self.uniform_m2 or 0.0)
+        height, width = block.shape
+        for side in TILES_PX if block.size > TILES_PX[0] ** 2 else ():
+            rows, columns = (np.append(np.arange(0, size, side), size) for size in block.shape)
+            mean = self._between(rows + top, columns + left) / np.outer(np.diff(rows), np.diff(columns))
+            steps = [np.abs(np.diff(mean, axis=axis)).max(initial=0) for axis in (0, 1)]
+            if sum(steps) <= TILE_TOLERANCE * mean.min():
+                tiles = [
+                    np.bincount(block[i : i + side, j : j + side].ravel(), minlength=NODATA + 1)
+                    for i in rows[:-1]
+                    for j in columns[:-1]
+                ]
+                return np.sum(tiles, axis=0), mean.ravel() @ np.array(tiles)
+        pixel_m2 = self._between(np.arange(top, top + height + 1), np.arange(left, left + width + 1))
+        ids = block.ravel().astype(np.intp)
+        return np.bincount(ids, minlength=NODATA + 1), np.bincount(ids, pixel_m2.ravel(), minlength=NODATA + 1)
+
+    @cached_property
+    def uniform_m2(self) -> float | None:
+        """Square metres of any pixel; None where they differ or are unknown."""
+        if self.density is None or self.density.min() != self.density.max():
+            return None
+        return float(self.density[0, 0])
 
     def before(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n,) square metres of the rectangles from the first pixel to (row, column), both excluded.
@@ -99,13 +148,13 @@ def _cells(nodes: NDArray[np.float64], places: NDArray[np.int64]) -> tuple[Any, 
     return cell, places - nodes[cell], nodes[cell + 1] - nodes[cell]
 
 
-def _pixel_weights(nodes: NDArray[np.float64], pixels: slice) -> tuple[NDArray[np.float64], int, int]:
-    """(pixels, some nodes) integral over each pixel of what is 1 at a node and 0 at the others, and which nodes."""
-    first = max(0, int(np.searchsorted(nodes, pixels.start, side="right")) - 1)
-    last = min(len(nodes), max(first + 2, int(np.searchsorted(nodes, pixels.stop, side="left")) + 1))
-    near, borders = nodes[first:last], np.arange(pixels.start, pixels.stop + 1)[:, None]
+def _weights(nodes: NDArray[np.float64], borders: NDArray[np.int64]) -> tuple[NDArray[np.float64], int, int]:
+    """(n - 1, some nodes) integral between n borders of what is 1 at a node and 0 at the others, and which nodes."""
+    first = max(0, int(np.searchsorted(nodes, borders[0], side="right")) - 1)
+    last = min(len(nodes), max(first + 2, int(np.searchsorted(nodes, borders[-1], side="left")) + 1))
+    near = nodes[first:last]
     sizes = np.diff(near)
-    covered = np.clip(borders - near[:-1], 0, sizes)
+    covered = np.clip(borders[:, None] - near[:-1], 0, sizes)
     to_next = covered**2 / (2 * sizes)
     weights = np.zeros((len(borders), len(near)))
     weights[:, :-1] += covered - to_next
@@ -129,7 +178,7 @@ class ClassArea:
 
 
 def ground_areas(grid: Grid) -> GroundAreas:
-    """Area on the ellipsoid of the pixels of a raster, within 0.1 % at any place of it.
+    """Area on the ellipsoid of the pixels of a raster, within 0.1 % of that of geodesics at any place of it.
 
     The CRS may be any that PROJ can turn into longitudes and latitudes of its own datum. Where it cannot, or the
     raster reaches beyond what the projection does, there are pixels only, and `method` says so.
@@ -143,18 +192,19 @@ def ground_areas(grid: Grid) -> GroundAreas:
     crs, geographic = _systems(grid.crs)
     if geographic is None:
         return GroundAreas("a CRS without a place on the ground: pixels only", rows, columns, None)
-    if crs == geographic:
-        pole_rows = _pole_rows(grid, geographic)
-        nodes = np.unique(np.concatenate([np.linspace(0, grid.height, FIRST_CELLS + 1), pole_rows]))
-        density = _refined(_density_in_degrees(grid, geographic), nodes, columns)
-        method = "ellipsoid, between parallels" if grid.transform[1] == grid.transform[3] == 0 else "ellipsoid"
-    else:
-        density = _refined_projected(grid, crs, geographic)
-        method = f"ellipsoid, {crs.name} corrected for its scale of areas"
-    if density is None:
+    found = _in_degrees(grid, geographic) if crs == geographic else _projected(grid, crs, geographic)
+    if found is None:
         reason = f"the raster reaches beyond what {crs.name} does, or PROJ cannot tell where it lies"
         return GroundAreas(f"{reason}: pixels only", rows, columns, None)
-    return GroundAreas(method, *density)
+    if crs == geographic:
+        return GroundAreas("ellipsoid, between parallels", *found)
+    a, b, _, d, e, _ = grid.transform
+    plane = abs(a * e - b * d) * crs.axis_info[0].unit_conversion_factor ** 2
+    if crs.is_projected and np.abs(found[2] / plane - 1).max() <= PLANE_TOLERANCE:
+        return GroundAreas("plane of the projection", rows, columns, np.full((2, 2), plane), plane)
+    scale = plane / found[2][len(found[0]) // 2, len(found[1]) // 2]
+    method = f"projected, corrected for its scale of areas ({scale:.4f} in the middle)"
+    return GroundAreas(method if crs.is_projected else "ellipsoid", *found, plane if crs.is_projected else None)
 
 
 def _systems(wkt: str) -> tuple[Any, Any]:
@@ -207,7 +257,12 @@ def _density_in_degrees(grid: Grid, geographic: Any) -> Density:
     return density
 
 
-def _refined_projected(grid: Grid, crs: Any, geographic: Any) -> _Lattice | None:
+def _in_degrees(grid: Grid, geographic: Any) -> _Lattice | None:
+    rows = np.unique(np.concatenate([np.linspace(0, grid.height, FIRST_CELLS + 1), _pole_rows(grid, geographic)]))
+    return _refined(_density_in_degrees(grid, geographic), rows, np.array([0.0, grid.width]))
+
+
+def _projected(grid: Grid, crs: Any, geographic: Any) -> _Lattice | None:
     from pyproj import Transformer
     from pyproj.exceptions import ProjError
 
@@ -224,7 +279,9 @@ def _density_projected(grid: Grid, crs: Any, geographic: Any, to_degrees: Any) -
     a, b, c, d, e, f = grid.transform
     to_radians = geographic.axis_info[0].unit_conversion_factor
     axis, flat = _ellipsoid(geographic)
-    metres = crs.axis_info[0].unit_conversion_factor * (axis if crs.is_geographic else 1)  # of a unit; poles are rotated
+    metres = crs.axis_info[0].unit_conversion_factor * (
+        axis if crs.is_geographic else 1
+    )  # of a unit; poles are rotated
     step = STEP_M / (math.sqrt(abs(a * e - b * d)) * metres)
 
     def places(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -263,9 +320,7 @@ def _ellipsoid(geographic: Any) -> tuple[float, float]:
     return a, 1 - (b / a) ** 2
 
 
-def _refined(
-    density: Density, rows: NDArray[np.float64], columns: NDArray[np.float64]
-) -> _Lattice | None:
+def _refined(density: Density, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> _Lattice | None:
     """Nodes as dense as need be, and the density there; None where it is unknown somewhere, or changes too suddenly."""
     for halvings in range(MAX_HALVINGS + 1):
         values = density(rows[:, None], columns)
@@ -301,15 +356,12 @@ def class_areas(
     blocks: Iterable[tuple[int, int, NDArray[np.uint8]]], classes: Sequence[str], ground: GroundAreas
 ) -> list[ClassArea]:
     """Add up pixels and areas of each class over (top, left, class ids) blocks of a map, `NODATA` left out."""
+    known = ground.density is not None
     pixels, areas = np.zeros(NODATA + 1, np.int64), np.zeros(NODATA + 1)
     for top, left, block in blocks:
-        height, width = block.shape
-        ids = block.ravel().astype(np.intp)
-        pixels += np.bincount(ids, minlength=NODATA + 1)
-        pixel_m2 = ground.pixel_m2(slice(top, top + height), slice(left, left + width))
-        if pixel_m2 is not None:
-            areas += np.bincount(ids, pixel_m2.ravel(), minlength=NODATA + 1)
-    known = ground.density is not None
+        counts, square_metres = ground.counted(top, left, block)
+        pixels += counts
+        areas += square_metres
     return [
         ClassArea(index, name, int(pixels[index]), float(areas[index]) if known else None)
         for index, name in enumerate(classes)
