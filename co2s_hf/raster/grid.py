@@ -65,6 +65,17 @@ class Grid:
         """Whether the raster says where it lies, be it without a CRS."""
         return self.transform != NO_PLACE
 
+    @property
+    def crs_name(self) -> str:
+        """The code of the CRS, such as EPSG:32633, else its name; "" without a CRS."""
+        if self.crs is None:
+            return ""
+        from pyproj import CRS
+
+        crs = CRS.from_user_input(self.crs)
+        authority = crs.to_authority()
+        return ":".join(authority) if authority else str(crs.name)
+
     def window(self, rows: slice, columns: slice) -> "Grid":
         """The grid of a rectangle of the pixels."""
         if not self.is_placed:
