@@ -18,6 +18,7 @@ from .folders import count_class_pixels
 from .hub import fetch
 from .prepare import prepare
 from .report import check_dataset
+from .show import add_show
 from .splits import Blocks, Grouping, draw_split, leaks, write_split
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def add_commands(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `data` and what it can do to the `co2s` command."""
     actions = commands.add_parser("data", help="describe and check data sets").add_subparsers(
-        required=True, metavar="init|check|split|prepare|fetch"
+        required=True, metavar="init|show|check|split|prepare|fetch"
     )
 
     init = actions.add_parser("init", help="write the dataset.yaml of a folder of images and masks")
@@ -35,6 +36,8 @@ def add_commands(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None
     init.add_argument("-o", "--output", type=Path, help="what to write; default: dataset.yaml in the folder")
     init.add_argument("--force", action="store_true", help="replace an existing file")
     init.set_defaults(run=_init)
+
+    add_show(actions)
 
     check = actions.add_parser("check", help="check a data set; status 1 if it is not fit for training")
     check.add_argument("description", type=Path, help="dataset.yaml")
@@ -138,7 +141,7 @@ def _split(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         group=group,
         validation_fraction=fraction,
-        class_pixels=count_class_pixels(training, len(pool.classes)),
+        class_pixels=count_class_pixels(training, len(pool.classes), description.reading),
     )
     if pool.validation:
         split = replace(split, validation=pool.validation)

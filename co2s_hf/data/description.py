@@ -1,5 +1,6 @@
 """dataset.yaml: what a data set is, in one file that is checked against its schema and implies nothing."""
 
+import math
 import os
 import re
 import tempfile
@@ -10,13 +11,15 @@ from typing import Any
 
 import yaml
 
+from ..raster.image import NoData, Reading
 from .folders import DataSplit, find_split
-from .images import IGNORE
-from .label_map import LabelMap, LabelMapError, Value, show_value
+from .label_map import IGNORE, LabelMap, LabelMapError, Value, show_value
 from .patterns import MAX_CHARACTERS, PatternError, first_groups
 
 TODO = "TODO"
 """How every value starts that a person still has to give; a description with one is refused."""
+
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
 
 IGNORED = "ignore"
 """The name, in a label map, of having no label."""
@@ -27,8 +30,10 @@ _HEADER = """\
 #   classes      in the order of their training ids; concepts: phrases for the text encoder, null for the name alone
 #   label_map    mask value (an id, or a colour as "#RRGGBB") -> class name, or ignore
 #   images       a folder, or a glob such as data/*_sat.jpg; masks likewise: what * stands for is the same in both
-#   bands        dtype: uint8 or uint16; rgb: places of red, green and blue; mean, std: in the values of the files
-#   nodata       pixels that hold this value in every band show nothing; null: there is no such value
+#   bands        rgb: places of red, green and blue; mean, std: in the values of the files; scale, offset: from these to
+#                physical values, null as the files say
+#   nodata       pixels that hold this value in every band show nothing; {value: 0, within: 12}: nor do darker borders
+#                that JPEG has smeared; null: only what the files say themselves
 #   scene_pattern  regular expression whose first group is the scene of an image name; null: each image is a scene
 #   splits       lists of globs below images, folders, or .txt lists; null: see find_split. seed: of validation_fraction
 """
@@ -77,6 +82,7 @@ class Bands:
     """The bands of every image: their names, which three are red, green and blue, and their statistics.
 
     `mean` and `std` have one number per band, in the values of the files (0..255 for uint8); None if not measured.
+    Values become physical ones by `stored * scale + offset`; None for both where that is as the files say.
     """
 
     names: tuple[str, ...]
@@ -84,6 +90,8 @@ class Bands:
     rgb: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    scale: float | None = None
+    offset: float | None = None
 
     @property
     def count(self) -> int:
@@ -101,7 +109,7 @@ class DatasetDescription:
         label_map: What every value in the masks means.
         bands: Of every image.
         images, masks, labelled, unlabelled, validation, scene_pattern, validation_fraction, seed: As for `find_split`.
-        nodata: Value of pixels that show nothing, in every band; None if there is none.
+        nodata: Value of pixels that show nothing, in every band; None if there is none but what the files say.
     """
 
     root: Path
@@ -110,7 +118,7 @@ class DatasetDescription:
     bands: Bands
     images: str = "images"
     masks: str = "labels"
-    nodata: int | None = None
+    nodata: NoData | None = None
     scene_pattern: str | None = None
     labelled: tuple[str, ...] | None = None
     unlabelled: tuple[str, ...] | None = None
@@ -159,8 +167,10 @@ class DatasetDescription:
                 "names": list(self.bands.names),
                 "dtype": self.bands.dtype,
                 **{name: _listed(getattr(self.bands, name)) for name in ("rgb", "mean", "std")},
+                "scale": self.bands.scale,
+                "offset": self.bands.offset,
             },
-            "nodata": self.nodata,
+            "nodata": written_nodata(self.nodata),
             "scene_pattern": self.scene_pattern,
             "splits": {
                 **{part: _listed(getattr(self, part)) for part in ("labelled", "unlabelled", "validation")},
@@ -173,6 +183,11 @@ class DatasetDescription:
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of the training ids."""
         return tuple(one.name for one in self.classes)
+
+    @property
+    def reading(self) -> Reading:
+        """How the files are read: which bands, and what is known of their values."""
+        return Reading(names=self.bands.names, nodata=self.nodata, scale=self.bands.scale, offset=self.bands.offset)
 
     def find_split(self) -> DataSplit:
         """Find the images and masks; opens no image. Raises `DataError` where the files do not fit the description."""
@@ -239,6 +254,14 @@ def refuse_existing(path: str | Path, *, force: bool) -> None:
         raise FileExistsError(f"{path} exists already and is left as it is; choose another name, or give --force.")
 
 
+def written_nodata(nodata: NoData | None) -> Any:
+    """Give what dataset.yaml says of pixels without data: null, a number, or `{value: 0, within: 12}`."""
+    if nodata is None:
+        return None
+    value = int(nodata.value) if float(nodata.value).is_integer() else nodata.value
+    return {"value": value, "within": nodata.within} if nodata.within else value
+
+
 def parse_colour(text: str) -> tuple[int, int, int] | None:
     """Read a colour written as `#RRGGBB`; None for any other text."""
     match = re.fullmatch(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text)
@@ -279,6 +302,15 @@ def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or holds(value)
 
 
+def _is_nodata(value: Any) -> bool:
+    if isinstance(value, dict):
+        within = value.get("within", 0)
+        return (
+            set(value) <= {"value", "within"} and _is_nodata(value.get("value")) and _is_number(within) and within >= 0
+        )
+    return isinstance(value, int | float) and not isinstance(value, bool)  # NaN, too
+
+
 def _is_scene_pattern(value: Any) -> bool:
     try:
         return isinstance(value, str) and first_groups(value, ()) == []
@@ -313,7 +345,9 @@ _TOP = {
     ),
     "bands": _Rule(lambda value: isinstance(value, dict), "count, names, dtype and so on", "See `co2s data init`."),
     "nodata": _Rule(
-        _or_null(_is_count), "null or a whole number from 0", "Write `nodata: null` if no pixel value means no data."
+        _or_null(_is_nodata),
+        "null, a number, or {value: a number, within: a tolerance from 0}",
+        "Write `nodata: null` if no pixel value means no data, `{value: 0, within: 12}` for the black borders of JPEG.",
     ),
     "scene_pattern": _Rule(
         _or_null(_is_scene_pattern),
@@ -344,7 +378,7 @@ _CLASS = {
 _BANDS = {
     "count": _Rule(lambda value: _is_count(value) and value > 0, "a whole number from 1", "Count the bands of a file."),
     "names": _Rule(lambda value: _is_list(value, _is_text), "a list with a name per band", "Name them in their order."),
-    "dtype": _Rule(lambda value: value in ("uint8", "uint16"), "uint8 or uint16", "Look at a file of the data set."),
+    "dtype": _Rule(lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}", "Look at a file of the data set."),
     "rgb": _Rule(
         _or_null(lambda value: _is_list(value, _is_count) and len(value) == 3),
         "null or the places, from 0, of red, green and blue",
@@ -356,7 +390,20 @@ _BANDS = {
         "null or a list with a number from 0 per band",
         "Let `co2s data init` measure it.",
     ),
+    "scale": _Rule(
+        _or_null(lambda value: _is_number(value) and 0 < value < math.inf),
+        "null or a factor above 0",
+        "Write `scale: null` for what the files say, 1.0e-4 for reflectances times 10,000.",
+    ),
+    "offset": _Rule(
+        _or_null(lambda value: _is_number(value) and abs(value) < math.inf),
+        "null or a finite number",
+        "Write `offset: null` for what the files say.",
+    ),
 }
+_OPTIONAL = ("bands.scale", "bands.offset")
+"""Keys that files of before do not have; without them they are null."""
+
 _SPLITS = {
     "labelled": _ENTRIES,
     "unlabelled": _ENTRIES,
@@ -448,8 +495,13 @@ class _Document:
             root=Path(os.path.normpath(self.path.absolute().parent / Path(content["root"]).expanduser())),
             classes=classes,
             label_map=self._label_map(),
-            bands=Bands(**{name: _frozen(bands[name]) for name in ("names", "dtype", "rgb", "mean", "std")}),
-            **{name: content[name] for name in ("images", "masks", "nodata", "scene_pattern")},
+            bands=Bands(
+                **{name: _frozen(bands[name]) for name in ("names", "dtype", "rgb", "mean", "std")},
+                scale=bands.get("scale"),
+                offset=bands.get("offset"),
+            ),
+            nodata=_nodata(content["nodata"]),
+            **{name: content[name] for name in ("images", "masks", "scene_pattern")},
             **{name: _frozen(value) for name, value in splits.items()},
         )
 
@@ -460,6 +512,8 @@ class _Document:
         for key in content.keys() - rules.keys():
             self._refuse(f"{prefix}{key}", f"one of {', '.join(rules)}", f"the key {key!r}", "Correct or remove it.")
         for key, rule in rules.items():
+            if f"{prefix}{key}" in _OPTIONAL and key not in content:
+                continue
             if key not in content:
                 self._refuse(f"{prefix}{key}", rule.expected, "nothing", rule.fix)
             elif not rule.holds(content[key]):
@@ -538,6 +592,16 @@ def _todos(content: Any, key: str) -> list[tuple[str, str]]:
     if isinstance(content, list):
         return [todo for i, value in enumerate(content) for todo in _todos(value, f"{key}[{i}]")]
     return [(key, content)] if isinstance(content, str) and content.startswith(TODO) else []
+
+
+def _nodata(value: Any) -> NoData | None:
+    if value is None:
+        return None
+    return (
+        NoData(float(value["value"]), float(value.get("within", 0)))
+        if isinstance(value, dict)
+        else NoData(float(value))
+    )
 
 
 def _mask_value(value: Any) -> Value | None:

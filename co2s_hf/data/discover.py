@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from ..pretrained_backbones import RGB
+from ..raster.errors import RasterError
+from ..raster.ids import read_ids
+from ..raster.read import IMAGE_SUFFIXES, read_raster
 from .band_statistics import BandStatistics
 from .description import IGNORED, TODO, parse_colour
 from .folders import DataError
 from .hub import RECORD as FETCHED
-from .images import IMAGE_SUFFIXES, ImageError, read_image, read_raw_mask
 from .label_map import LabelMapError, Value, show_value, value_counts
 from .prepare import RECORD
 
@@ -127,8 +130,8 @@ def _bands(files: list[Path], notes: list[str]) -> dict[str, Any]:
     kinds: Counter[tuple[int, str]] = Counter()
     for path in tqdm(files, desc="Images", unit="image", disable=None):
         try:
-            image = read_image(path)
-        except ImageError as error:
+            image = np.moveaxis(read_raster(path).colours, 0, 2)
+        except RasterError as error:
             notes.append(f"Left out: {error}")
             continue
         count = image.shape[2]
@@ -162,8 +165,9 @@ def _mask_values(files: list[Path], notes: list[str]) -> Counter[Value]:
     counts: Counter[Value] = Counter()
     for path in tqdm(files, desc="Masks", unit="mask", disable=None):
         try:
-            counts.update(value_counts(read_raw_mask(path)))
-        except (ImageError, LabelMapError) as error:
+            ids = read_ids(path)
+            counts.update(value_counts(ids.values, ids.known))
+        except (RasterError, LabelMapError) as error:
             notes.append(f"Left out: {error}")
             continue
         if len(counts) > _MOST_VALUES:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .folders import DataError
-from .images import IGNORE
-from .label_map import LabelMap, Value
+from .label_map import IGNORE, LabelMap, Value
 from .lists import Line, Lists
 
 Colour = tuple[int, int, int]

@@ -1,7 +1,6 @@
 """From a folder of images and masks to a split that is fit for training, or to one clear error."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,78 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..raster.errors import RasterError
+from ..raster.ids import read_ids
+from ..raster.image import Reading
+from ..raster.read import IMAGE_SUFFIXES, open_image
 from .globs import GlobError, Names, normal, plain
-from .images import IGNORE, IMAGE_SUFFIXES, ImageError, image_size, read_image, read_mask, read_raw_mask
-from .label_map import LabelMap, LabelMapError, Value, show_value, value_counts
+from .label_map import IGNORE, LabelMap, LabelMapError, Value, show_value, value_counts
 from .patterns import PatternError, first_groups
+from .samples import DataError, DataSplit, Sample, count_class_pixels, path_of, read_labels, read_sample
 from .wording import SHOWN, some
 
 _DARK_16BIT = 2**14  # 16-bit images are divided by 65535: below a quarter of that, a model sees them nearly black
-
-
-class DataError(ValueError):
-    """The data cannot be trained on; the message names the files, what was expected and the way out."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image of a split.
-
-    Attributes:
-        image: Path of the image file.
-        mask: Path of its mask; None for unlabelled images. Where no mask was found, the path where it was expected,
-            ending in `.*`: `check_split` reports it.
-        scene: What must not be torn apart between training and validation: neighbouring tiles share a scene.
-        label_map: What the values in the mask mean; None where they are class ids, and 255 without a label.
-    """
-
-    image: Path
-    mask: Path | None
-    scene: str
-    label_map: LabelMap | None = None
-
-    @property
-    def has_mask(self) -> bool:
-        """Whether a mask was named or found."""
-        return self.mask is not None and self.mask.suffix != ".*"
-
-
-@dataclass(frozen=True)
-class DataSplit:
-    """Which images teach with a mask, which teach without one, and which measure. Class id = place in `classes`."""
-
-    classes: tuple[str, ...]
-    labelled: tuple[Sample, ...]
-    unlabelled: tuple[Sample, ...]
-    validation: tuple[Sample, ...]
-
-
-def read_labels(sample: Sample) -> NDArray[np.uint8]:
-    """Decode the mask of a sample and translate it with its label map, if it has one.
-
-    Returns:
-        (H, W) uint8 class ids, 255 where there is no label.
-
-    Raises:
-        ImageError: The mask cannot be read.
-        LabelMapError: It holds values that the label map does not name.
-    """
-    assert sample.mask is not None, f"{sample.image} has no mask"
-    if sample.label_map is None:
-        return read_mask(sample.mask)
-    try:
-        return sample.label_map.apply(read_raw_mask(sample.mask))
-    except LabelMapError as error:
-        raise LabelMapError(f"{sample.mask}: {error}", error.unmapped) from None
-
-
-def count_class_pixels(samples: Sequence[Sample], num_classes: int) -> dict[Path, list[int]]:
-    """Count the pixels of each class in the mask of each sample that has one, under a progress bar; by image path."""
-    labelled = [sample for sample in samples if sample.has_mask]
-    return {
-        sample.image: np.bincount(read_labels(sample).ravel(), minlength=256)[:num_classes].tolist()
-        for sample in tqdm(labelled, desc="Counting classes", unit="mask", disable=None)
-    }
+_SIDECARS = (
+    *(".xml", ".msk", ".ovr", ".prj", ".wld", ".tfw", ".pgw", ".pngw", ".jgw", ".jpgw", ".jpegw", ".tifw", ".bpw"),
+    *(".wpw", ".gfw", ".aux", ".rrd", ".cpg", ".qpj", ".qml", ".tab", ".rpb", ".imd"),
+)
+_DOCUMENTS = (".txt", ".yaml", ".yml", ".json", ".md", ".html", ".csv", ".pdf", ".ini", ".db", ".log", ".py", ".sh")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,14 +92,8 @@ def find_split(
         known = {sample.image for sample in taught}
         pool = [s for s in folder.everything() if s.image not in known and s.scene not in held_out]
     without_masks = tuple(Sample(s.image, None, s.scene) for s in pool)
-    return DataSplit(tuple(classes), tuple(taught), without_masks, tuple(measured))
-
-
-def list_folder(root: str | Path, *, images: str = "images", masks: str = "labels") -> tuple[list[Path], list[Path]]:
-    """List all images, and the masks that belong to none of them; `root`, `images` and `masks` as for `find_split`."""
-    folder = _Folder(Path(root), images, masks, None, None)
-    used = {folder.image_names.key(path) for path in folder.images}
-    return folder.images, [path for key, path in folder.masks.items() if key not in used]
+    unused, lone_masks = folder.unused([*taught, *pool, *measured])
+    return DataSplit(tuple(classes), tuple(taught), without_masks, tuple(measured), unused, lone_masks)
 
 
 class _Folder:
@@ -192,6 +129,22 @@ class _Folder:
             if twin != path:
                 raise DataError(f"{twin} and {path} are both masks of the same image; expected one. Move one away.")
         return masks
+
+    def unused(self, samples: Sequence[Sample]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """Files that belong to none of the samples, and those of them that are masks without an image."""
+        images = {path_of(sample.image) for sample in samples}
+        keys = {self.image_names.key(path) for path in (*self.images, *images)}
+        masks = {path_of(sample.mask) for sample in samples if sample.mask is not None}
+        lone = tuple(path for key, path in self.masks.items() if key not in keys and path not in masks)
+        others = {
+            path
+            for folder in {self.images_dir, self.masks_dir}
+            # The root of a data set holds much else.
+            for path in (folder.glob("*") if folder == self.root else folder.rglob("*"))
+            if _may_be_data(path)
+        }
+        idle = set(self.images) - images
+        return tuple(sorted({*lone, *idle, *others})), tuple(sorted(lone))
 
     def everything(self) -> list[Sample]:
         return self._samples((image, None) for image in self.images)
@@ -332,6 +285,12 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def _may_be_data(path: Path) -> bool:
+    """Whether a file that is not read may have been meant as an image or a mask."""
+    is_other = path.suffix.lower() not in (*IMAGE_SUFFIXES, *_SIDECARS, *_DOCUMENTS) and path.suffix != ""
+    return is_other and not path.name.startswith(".") and path.is_file()
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -359,12 +318,12 @@ def _images_in(folder: Path) -> list[Path]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def check_split(split: DataSplit, num_bands: int = 3, *, decode_unlabelled: bool = True) -> list[str]:
+def check_split(split: DataSplit, reading: Reading, *, decode_unlabelled: bool = True) -> list[str]:
     """Decode every file of a split, and refuse before training what would break or spoil it.
 
     Args:
         split: The split to check.
-        num_bands: Bands that the model takes.
+        reading: Bands that the model takes, and what is known of the values.
         decode_unlabelled: Decode the unlabelled images too, under a progress bar; False trusts them.
 
     Returns:
@@ -380,24 +339,23 @@ def check_split(split: DataSplit, num_bands: int = 3, *, decode_unlabelled: bool
     labelled_px = _count_ids(split.labelled, split.classes)
     validation_px = _count_ids(split.validation, split.classes)
     decoded = with_masks + (split.unlabelled if decode_unlabelled else ())
-    warnings = _check_images(decoded, num_bands)
+    warnings = _check_images(decoded, reading)
     warnings += _absent_classes(split.classes, labelled_px, "Classes without a labelled pixel, never learned")
     warnings += _absent_classes(split.classes, validation_px, "Classes without a validation pixel, never measured")
     return warnings + _shared_scenes(split)
 
 
-def check_labelled(samples: Sequence[Sample], classes: Sequence[str], num_bands: int = 3) -> list[str]:
+def check_labelled(samples: Sequence[Sample], classes: Sequence[str], reading: Reading) -> list[str]:
     """Decode images with masks, as for an evaluation; warnings and errors as of `check_split`."""
     if not samples:
         raise DataError("There is no image with a mask; expected at least one.")
     _check_masks(samples)
     pixels = _count_ids(samples, classes)
-    return _check_images(samples, num_bands) + _absent_classes(classes, pixels, "Classes without a pixel, not measured")
+    return _check_images(samples, reading) + _absent_classes(classes, pixels, "Classes without a pixel, not measured")
 
 
 def _check_masks(samples: Sequence[Sample]) -> None:
     _check_masks_exist(samples)
-    _check_sizes(samples)
 
 
 def _check_parts(split: DataSplit) -> None:
@@ -415,30 +373,11 @@ def _check_parts(split: DataSplit) -> None:
 
 
 def _check_masks_exist(samples: Sequence[Sample]) -> None:
-    missing = [f"{s.image} (expected {s.mask})" for s in samples if s.mask is None or not s.mask.is_file()]
+    missing = [f"{s.image} (expected {s.mask})" for s in samples if s.mask is None or not path_of(s.mask).is_file()]
     if missing:
         raise DataError(
             f"{_count(missing, 'labelled or validation image')} without a mask: {some(missing)}. A mask has the name "
             "of its image; add it, or list the image as unlabelled."
-        )
-
-
-def _check_sizes(samples: Sequence[Sample]) -> None:
-    wrong, broken = [], []
-    for sample in samples:
-        assert sample.mask is not None  # _check_masks_exist
-        try:
-            image, mask = image_size(sample.image), image_size(sample.mask)
-        except ImageError as error:
-            broken.append(str(error))
-            continue
-        if image != mask:
-            wrong.append(f"{sample.mask} is {_size(mask)}, {sample.image.name} is {_size(image)}")
-    _refuse_broken(broken)
-    if wrong:
-        raise DataError(
-            f"{_count(wrong, 'mask')} not of the size (width x height) of the image: {some(wrong)}. Export the mask "
-            "on the grid of its image."
         )
 
 
@@ -451,9 +390,10 @@ def _count_ids(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.
         assert sample.mask is not None  # _check_masks_exist
         label_map = sample.label_map or LabelMap.identity(len(classes))
         try:
-            mask = read_mask(sample.mask) if sample.label_map is None else read_raw_mask(sample.mask)
-            counts = value_counts(mask)
-        except (ImageError, LabelMapError) as error:
+            with open_image(sample.image) as file:
+                ids = read_ids(sample.mask, onto=file.grid)
+            counts = value_counts(ids.values, ids.known)
+        except (RasterError, LabelMapError) as error:
             broken.append(str(error))
             continue
         pixels += label_map.class_pixels(counts)
@@ -462,7 +402,7 @@ def _count_ids(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.
             total[value] = total.get(value, 0) + count
         strange = [show_value(value) for value in label_map.unmapped(counts)]
         if strange:
-            wrong.append(f"{sample.mask} has {'ids' if mask.ndim == 2 else 'colours'} {some(strange)}")
+            wrong.append(f"{sample.mask} has {'ids' if ids.values.ndim == 2 else 'colours'} {some(strange)}")
     _refuse_broken(broken)
     advice = [" ".join(pair) for label_map, total in totals.items() for pair in label_map.suspicions(total, classes)]
     if wrong:
@@ -485,24 +425,19 @@ def _unmapped(wrong: Sequence[str], samples: Sequence[Sample], classes: Sequence
     )
 
 
-def _check_images(samples: Sequence[Sample], num_bands: int) -> list[str]:
-    wrong, broken, brightest = [], [], {}
+def _check_images(samples: Sequence[Sample], reading: Reading) -> list[str]:
+    broken, brightest = [], {}
     for sample in tqdm(samples, desc="Checking images", unit="image", disable=None):
         try:
-            image = read_image(sample.image, num_bands=num_bands)
-        except ImageError as error:
+            with open_image(sample.image, reading) as file:
+                file.require_meaning()
+                raster = file.read()
+        except RasterError as error:
             broken.append(str(error))
             continue
-        if image.shape[2] != num_bands:
-            wrong.append(f"{sample.image} has {image.shape[2]}")
-        if image.dtype == np.uint16:
-            brightest[sample.image] = int(image.max())
+        if raster.pixels.dtype == np.uint16:
+            brightest[sample.image] = int(raster.pixels.max())
     _refuse_broken(broken)
-    if wrong:
-        raise DataError(
-            f"{_count(wrong, 'image')} with another number of bands than the {num_bands} of the model: {some(wrong)}. "
-            "Convert the images, or name the bands that they have."
-        )
     if brightest and max(brightest.values()) < _DARK_16BIT:
         return [
             f"{_count(brightest, 'image')} of 16 bits, none brighter than {max(brightest.values())} of 65535: a model "
@@ -539,5 +474,14 @@ def _count(items: Any, noun: str) -> str:
     return f"{len(items)} {noun}" + ("" if len(items) == 1 else "s")
 
 
-def _size(height_width: tuple[int, int]) -> str:
-    return f"{height_width[1]}x{height_width[0]}"
+__all__ = [
+    "DataError",
+    "DataSplit",
+    "Sample",
+    "check_labelled",
+    "check_split",
+    "count_class_pixels",
+    "find_split",
+    "read_labels",
+    "read_sample",
+]

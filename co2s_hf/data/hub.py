@@ -10,8 +10,11 @@ from typing import Any
 import fsspec
 from tqdm import tqdm
 
+from ..raster.errors import RasterError
+from ..raster.ids import read_ids
+from ..raster.image import EncodedImage
+from ..raster.read import IMAGE_SUFFIXES, file_suffix, is_lossy, read_raster
 from .folders import DataError
-from .images import IMAGE_SUFFIXES, EncodedImage, ImageError, file_suffix, is_lossy, read_image, read_raw_mask
 from .journal import Journal, fingerprint, refuse_target
 from .lists import Line, write_list
 from .wording import some
@@ -240,7 +243,7 @@ def _fetch_split(
         step: dict[str, Any] = {"split": split, "name": None, "files": {}}
         try:
             usable = _usable(row, columns, f"row {number} of {split}", source.name)
-        except ImageError as error:
+        except RasterError as error:
             if not skip_broken:
                 raise DataError(
                     f"{error} Give --skip_broken to leave such rows out; the rows before are kept for that run."
@@ -267,22 +270,22 @@ def _read(stream: Any, source: _Source, split: str) -> Iterator[dict[str, Any]]:
 def _usable(row: dict[str, Any], columns: _Columns, place: str, source: str) -> dict[str, EncodedImage]:
     """Give the image of a row and its mask, if there is one, under the names of their folders.
 
-    Both are decoded once; raises ImageError where one of them is of no use.
+    Both are decoded once; raises RasterError where one of them is of no use.
     """
     image = _encoded(row.get(columns.image), f"{place}, column {columns.image},", source)
     if image is None:
-        raise ImageError(f"{place} has no image in the column {columns.image}; expected one in every row.")
-    read_image(image)
+        raise RasterError(f"{place} has no image in the column {columns.image}; expected one in every row.")
+    read_raster(image)
     file_suffix(image)  # refuses formats without an ending of ours
     mask = _encoded(row.get(columns.mask), f"{place}, column {columns.mask},", source)
     if mask is None:
         return {"images": image}
     if is_lossy(mask):
-        raise ImageError(
+        raise RasterError(
             f"{mask} is a mask with lossy compression ({file_suffix(mask)}), which smears class ids at every edge; "
             "expected PNG or TIFF. Look for another version of the data set, or name another --mask_column."
         )
-    read_raw_mask(mask)
+    read_ids(mask)
     file_suffix(mask)
     return {"images": image, "labels": mask}
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import IGNORE
 from .wording import some
+
+IGNORE = 255
+"""The training id of pixels without a label."""
 
 Value = int | tuple[int, int, int]
 """What a pixel of a mask file holds: an id, which may be the index into a palette, or a colour (red, green, blue)."""
@@ -64,11 +66,12 @@ class LabelMap:
         """Training id of each value."""
         return dict(self.entries)
 
-    def apply(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+    def apply(self, mask: NDArray[Any], known: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """Translate a mask.
 
         Args:
             mask: (H, W) integer ids or (H, W, 3) uint8 colours, as in the file.
+            known: (H, W), False where the file says that there is no value; None where it always has one.
 
         Returns:
             (H, W) uint8 training ids, 255 where there is no label.
@@ -78,12 +81,12 @@ class LabelMap:
                 nothing is put in their place.
         """
         codes = _encode(mask)
-        known, targets = self._colours if mask.ndim == 3 else self._ids
-        if known.size:
-            place = np.minimum(np.searchsorted(known, codes), known.size - 1)
-            if (known[place] == codes).all():
-                return targets[place]
-        unmapped = self.unmapped(value_counts(mask))
+        named, targets = self._colours if mask.ndim == 3 else self._ids
+        hidden = np.zeros(codes.shape, np.bool_) if known is None else ~known
+        place = np.minimum(np.searchsorted(named, codes), max(named.size - 1, 0))
+        if ((named[place] == codes) | hidden).all() if named.size else hidden.all():
+            return np.where(hidden, np.uint8(IGNORE), targets[place] if named.size else np.uint8(IGNORE))
+        unmapped = self.unmapped(value_counts(mask, known))
         raise LabelMapError(
             f"The mask holds {show_counts(unmapped)}, which the label map does not name; it names "
             f"{some([show_value(value) for value, _ in self.entries]) or 'nothing'}. Add each of them to label_map: "
@@ -157,9 +160,13 @@ class LabelMap:
         return _table([(_pack(value), target) for value, target in self.entries if isinstance(value, tuple)])
 
 
-def value_counts(mask: NDArray[Any]) -> dict[Value, int]:
-    """Count the pixels of every value of a mask, (H, W) integer ids or (H, W, 3) uint8 colours; other shapes raise."""
-    codes, counts = np.unique(_encode(mask), return_counts=True)
+def value_counts(mask: NDArray[Any], known: NDArray[np.bool_] | None = None) -> dict[Value, int]:
+    """Count the pixels of every value of a mask, (H, W) integer ids or (H, W, 3) uint8 colours; other shapes raise.
+
+    Where `known` (H, W) is False, a pixel does not count.
+    """
+    codes = _encode(mask)
+    codes, counts = np.unique(codes if known is None else codes[known], return_counts=True)
     values = [_unpack(int(code)) if mask.ndim == 3 else int(code) for code in codes]
     return dict(zip(values, counts.tolist(), strict=True))
 

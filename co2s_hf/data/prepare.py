@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..raster.errors import RasterError
+from ..raster.ids import read_ids
+from ..raster.read import read_raster
+from ..raster.write import write_image, write_mask
 from .facts import DatasetFacts, Protocol, Source, Tiling, dataset_facts
 from .folders import DataError
-from .images import IGNORE, ImageError, read_image, read_raw_mask, write_image, write_mask
 from .journal import Journal, fingerprint, refuse_target
-from .label_map import LabelMapError
+from .label_map import IGNORE, LabelMapError
 from .wording import SHOWN, some
 
 RECORD = "prepared.json"
@@ -175,15 +178,16 @@ def _write_tiles(source: Source, pairs: list[_Pair], journal: Journal, num_class
     desc = "Preparing, resumed" if done else "Preparing"
     for pair in tqdm(pairs[done:], desc=desc, unit="image", initial=done, total=len(pairs), disable=None):
         try:
-            labels = source.encoding.apply(read_raw_mask(pair.mask))
+            ids = read_ids(pair.mask)
+            labels = source.encoding.apply(ids.values, ids.known)
             if wrong:
                 continue
-            image = read_image(pair.image)
+            image = np.moveaxis(read_raster(pair.image).colours, 0, 2)
             _check_size(pair, source.tiling, image, labels)
         except LabelMapError as error:
             wrong.append(f"{pair.mask}: {error}")
             continue
-        except (ImageError, DataError) as error:
+        except (RasterError, DataError) as error:
             wrong.append(str(error))
             continue
         tiles, pixels = [], np.zeros(num_classes, np.int64)

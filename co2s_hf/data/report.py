@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..raster.errors import RasterError
+from ..raster.ids import read_ids
+from ..raster.read import open_image, read_raster
 from .band_statistics import BandStatistics
 from .description import DatasetDescription, DescriptionError
-from .folders import DataError, DataSplit, Sample, list_folder
-from .images import IGNORE, ImageError, read_image_and_valid, read_raw_mask
-from .label_map import LabelMapError, Value, show_counts, show_value, value_counts
+from .label_map import IGNORE, LabelMapError, Value, show_counts, show_value, value_counts
+from .samples import DataError, DataSplit, Sample
 from .wording import SHOWN
 
 PARTS = ("labelled", "unlabelled", "validation")
@@ -193,11 +195,12 @@ def check_dataset(path: str | Path) -> Report:
         return report
     try:
         split = description.find_split()
-        listed, orphans = list_folder(description.root, images=description.images, masks=description.masks)
     except DataError as error:
         report.findings = [_from_error("split", str(path), error)]
         return report
-    _Check(description, report).run(split, listed, orphans)
+    _Check(description, report).run(
+        split, [path for path in split.unused if path not in split.lone_masks], split.lone_masks
+    )
     report.findings.sort(key=lambda finding: finding.severity != "error")
     return report
 
@@ -242,10 +245,10 @@ class _Check:
 
     def _image(self, path: Path, parts: Sequence[str]) -> tuple[int, int] | None:
         """Decode and count one image; returns its (height, width), None if it cannot be used."""
-        nodata = self.description.nodata
         try:
-            image, valid = read_image_and_valid(path, nodata, num_bands=self.description.bands.count)
-        except ImageError as error:
+            raster = read_raster(path, self.description.reading)
+            image, valid = np.moveaxis(raster.colours, 0, 2), raster.valid
+        except RasterError as error:
             self.report.findings.append(_from_error("unreadable image", str(path), error))
             return None
         height, width, bands = image.shape
@@ -257,7 +260,7 @@ class _Check:
             part = self.report.parts[name]
             part.sizes[height, width] += 1
             part.pixels += height * width
-            part.nodata_pixels += 0 if valid is None else int((~valid).sum())
+            part.nodata_pixels += int((~valid).sum())
         if bands == self.description.bands.count:
             self.statistics.update(image, valid)
         expected = (self.description.bands.count, self.description.bands.dtype)
@@ -277,9 +280,10 @@ class _Check:
             self._find("error", "image without a mask", sample.image, f"expected its mask at {path}; found none", fix)
             return
         try:
-            mask = read_raw_mask(path)
-            counts = value_counts(mask)
-        except (ImageError, LabelMapError) as error:
+            with open_image(sample.image) as file:
+                ids = read_ids(path, onto=file.grid)
+            mask, counts = ids.values, value_counts(ids.values, ids.known)
+        except (RasterError, LabelMapError) as error:
             self.report.findings.append(_from_error("unreadable mask", str(path), error))
             return
         self.values.update(counts)

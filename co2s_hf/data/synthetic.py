@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..raster.write import write_image, write_mask
 from .folders import DataError, DataSplit, find_split
-from .images import write_image, write_mask
 
 CLASSES = ("field", "forest", "water", "road", "building", "bare_soil")
 FIELD, FOREST, WATER, ROAD, BUILDING, BARE_SOIL = range(len(CLASSES))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import RasterError
-from .image import Band, Reading, is_grey
+from .image import COLOURS, Band, Reading, is_grey
 
 MAX_BANDS = 16
 """Bands of one image, without its alpha band; a file with more is hardly meant to be one image."""
@@ -17,9 +17,9 @@ def choose_bands(
 ) -> tuple[list[int], str]:
     """Numbers of the wanted bands, in their order, and how they were found.
 
-    By number if the reading gives numbers; by description if the file describes all that are wanted; by colour if the
-    names are those of colours and each of them is there once; else by order, without alpha unless it takes alpha to
-    make up the number: many programs call any fourth band alpha, also near infrared.
+    By number if the reading gives numbers; by description, else by colour, where bands of which the file says nothing
+    stand for the names that none has; else by order. Without alpha unless it takes alpha to make up the number: many
+    programs call any fourth band alpha, also near infrared.
 
     Args:
         name: Of the file, for errors.
@@ -28,7 +28,7 @@ def choose_bands(
         palette: Of the file; its colours are red, green and blue.
 
     Raises:
-        RasterError: Another number of bands, or some that are not there.
+        RasterError: Another number of bands, or some that are not there or there twice.
     """
     numbers = [band.number for band in every]
     colours = [band.number for band in every if not band.is_alpha]
@@ -50,9 +50,9 @@ def choose_bands(
             f"Take an image of {count} bands."
         )
     if reading.names is not None and len(reading.names) == count:
-        by_name = _by_name(name, every, colours, [wanted.strip().lower() for wanted in reading.names])
-        if by_name is not None:
-            return by_name
+        named = _by_name(name, every, [_plain(one) for one in reading.names])
+        if named is not None:
+            return named
     if count is None or len(colours) == count:
         _refuse_many(name, colours)
         return colours, "order"
@@ -66,25 +66,44 @@ def choose_bands(
     )
 
 
-def _by_name(
-    name: str, every: Sequence[Band], colours: Sequence[int], wanted: Sequence[str]
-) -> tuple[list[int], str] | None:
-    described = {band.description: band.number for band in every if band.description}
-    found = [described.get(one) for one in wanted]
-    missing = [one for one, number in zip(wanted, found, strict=True) if number is None]
-    if len(missing) < len(wanted):
-        others = [band for band in every if band.number in colours and band.number not in found]
-        if missing and (len(others) != len(missing) or any(band.description for band in others)):
+def _by_name(name: str, every: Sequence[Band], wanted: Sequence[str]) -> tuple[list[int], str] | None:
+    """Numbers of the bands that have the wanted names, and whether description or colour says so; None if neither."""
+    described, coloured = [_plain(band.description) for band in every], [_plain(band.colour) for band in every]
+    if set(wanted) & set(described):
+        said = [one if one in wanted else other for one, other in zip(described, coloured, strict=True)]
+        found = _completed(every, wanted, said, [not one for one in described])
+        if found is None:
             raise RasterError(
-                f"{name} describes its bands as {', '.join(band.name for band in every)}; expected "
-                f"{', '.join(wanted)}, and {', '.join(missing)} is not among them. Choose with --bands."
+                f"{name} describes its bands as {', '.join(one or 'nothing' for one in described)}; expected "
+                f"{', '.join(wanted)}, each of them once. Choose with --bands."
             )
-        rest = iter(band.number for band in others)
-        return [next(rest) if number is None else number for number in found], "description"
-    named = [band.colour for band in every]
-    if all(named.count(one) == 1 for one in wanted):
-        return [named.index(one) + 1 for one in wanted], "colour"
+        return found, "description"
+    # Red, green and blue is also what programs call any three bands: it tells nothing of those that have other names.
+    if tuple(coloured[:3]) != COLOURS or set(wanted) <= set(coloured):
+        found = _completed(every, wanted, coloured, [one in ("", "alpha") for one in coloured])
+        if found is not None and set(wanted) & set(coloured):
+            return found, "colour"
     return None
+
+
+def _completed(
+    every: Sequence[Band], wanted: Sequence[str], said: Sequence[str], silent: Sequence[bool]
+) -> list[int] | None:
+    """Numbers of the bands with the wanted names, and of silent ones, in their order, for names that no band has; None
+    where a name is there twice, or other than just as many bands are left."""
+    missing = [one for one in wanted if one not in said]
+    left = [band for band, one, is_silent in zip(every, said, silent, strict=True) if is_silent and one not in wanted]
+    rest = [band.number for band in left if not band.is_alpha]
+    if len(rest) < len(missing):
+        rest = [band.number for band in left]  # it takes what is called alpha to make up the number
+    if any(said.count(one) > 1 for one in wanted) or (missing and len(rest) != len(missing)):
+        return None
+    others = iter(rest)
+    return [every[said.index(one)].number if one in said else next(others) for one in wanted]
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("gray", "grey")
 
 
 def _refuse_many(name: str, colours: Sequence[int]) -> None:

@@ -1,10 +1,14 @@
 """Where the pixels of a raster lie, and where those of another one lie on them."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj import CRS, Geod, Transformer
+from pyproj.exceptions import CRSError, ProjError
+from rasterio.transform import from_gcps
 
 from .errors import PlaceError, RasterError
 
@@ -14,6 +18,9 @@ GCP_TOLERANCE_PX = 1.0
 """How far ground control points may lie from where six numbers put them; beyond, a scene has to be warped."""
 SAME_PX = 0.01
 """Grids that differ by less, anywhere, are the same: what is left of a place in the decimals of a text file."""
+
+_STRIPE_PX = 1 << 20
+_EARTH = Geod(ellps="WGS84")
 
 NO_PLACE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -70,11 +77,24 @@ class Grid:
         """The code of the CRS, such as EPSG:32633, else its name; "" without a CRS."""
         if self.crs is None:
             return ""
-        from pyproj import CRS
-
         crs = CRS.from_user_input(self.crs)
         authority = crs.to_authority()
         return ":".join(authority) if authority else str(crs.name)
+
+    @property
+    def metres_per_pixel(self) -> float | None:
+        """Side, in metres on the ground, of a square as large as the pixel in the middle; None where nobody knows."""
+        if not self.is_placed or self.crs is None:
+            return None
+        column, row = self.width / 2, self.height / 2
+        places = self.to_ground(np.array([(column, row), (column + 1, row), (column, row + 1)]))
+        try:
+            (x, across_x, down_x), (y, across_y, down_y) = transformed(places, self.crs, "EPSG:4326").T
+        except RasterError:  # no CRS of the Earth
+            return None
+        azimuths, _, sides_m = _EARTH.inv([x, x], [y, y], [across_x, down_x], [across_y, down_y])
+        area_m2 = math.prod(sides_m) * abs(math.sin(math.radians(azimuths[0] - azimuths[1])))
+        return math.sqrt(area_m2) if math.isfinite(area_m2) and area_m2 else None
 
     def window(self, rows: slice, columns: slice) -> "Grid":
         """The grid of a rectangle of the pixels."""
@@ -113,26 +133,29 @@ class Grid:
         a, b, c, d, e, f = self.transform
         return (ground - np.array([c, f])) @ np.linalg.inv(np.array([[a, d], [b, e]]))
 
-    def places_on(self, other: "Grid") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def places_on(self, other: "Grid") -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Which pixels of another grid hold the centres of the pixels of this one.
 
         Returns:
-            (height, width) rows and columns of the other grid, -1 where a centre lies outside of it.
+            (height, width) int32 rows and columns of the other grid, -1 where a centre lies outside of it.
 
         Raises:
             RasterError: There is no way from one CRS to the other.
         """
-        rows, columns = np.mgrid[: self.height, : self.width] + 0.5
-        ground = self.to_ground(np.stack([columns.ravel(), rows.ravel()], axis=1))
-        if self.crs is not None and other.crs is not None and not _is_same_crs(self.crs, other.crs):
-            ground = transformed(ground, self.crs, other.crs)
-        with np.errstate(invalid="ignore"):
-            found = np.floor(other.to_pixels(ground))
-        inside = np.isfinite(found).all(axis=1) & (found >= 0).all(axis=1)
-        inside &= (found[:, 0] < other.width) & (found[:, 1] < other.height)
-        places = np.where(inside[:, None], found, -1).astype(np.int64)
-        shape = (self.height, self.width)
-        return places[:, 1].reshape(shape), places[:, 0].reshape(shape)
+        turns = self.crs is not None and other.crs is not None and not _is_same_crs(self.crs, other.crs)
+        places = np.empty((2, self.height, self.width), np.int32)
+        step = max(1, _STRIPE_PX // self.width)
+        for top in range(0, self.height, step):
+            rows, columns = np.mgrid[top : min(top + step, self.height), : self.width] + 0.5
+            ground = self.to_ground(np.stack([columns.ravel(), rows.ravel()], axis=1))
+            if turns:
+                ground = transformed(ground, str(self.crs), str(other.crs))
+            with np.errstate(invalid="ignore"):
+                found = np.floor(other.to_pixels(ground))
+                inside = np.logical_and(found >= 0, found < (other.width, other.height)).all(axis=1, keepdims=True)
+            found = np.where(inside, found, -1)
+            places[:, top : top + len(rows)] = found.T[::-1].reshape(2, *rows.shape)
+        return places[0], places[1]
 
 
 def transformed(places: NDArray[np.float64], source: str, target: str) -> NDArray[np.float64]:
@@ -141,9 +164,6 @@ def transformed(places: NDArray[np.float64], source: str, target: str) -> NDArra
     Raises:
         RasterError: PROJ does not know one of the two, or no way from one to the other.
     """
-    from pyproj import CRS, Transformer
-    from pyproj.exceptions import ProjError
-
     try:
         transformer = Transformer.from_crs(CRS.from_user_input(source), CRS.from_user_input(target), always_xy=True)
         return np.stack(transformer.transform(places[:, 0], places[:, 1]), axis=1)
@@ -162,9 +182,6 @@ def _is_same_crs(one: str | None, other: str | None) -> bool:
     """Whether coordinates mean the same; a raster that names no CRS is taken to use that of the other one."""
     if one is None or other is None or one == other:
         return True
-    from pyproj import CRS
-    from pyproj.exceptions import CRSError
-
     try:
         return bool(CRS.from_user_input(one).equals(CRS.from_user_input(other), ignore_axis_order=True))
     except CRSError:
@@ -172,8 +189,6 @@ def _is_same_crs(one: str | None, other: str | None) -> bool:
 
 
 def _from_control_points(dataset: Any) -> tuple[Transform, str | None]:
-    from rasterio.transform import from_gcps
-
     points, crs = dataset.gcps
     if len(points) >= 3:
         transform: Transform = tuple(from_gcps(points))[:6]

@@ -1,7 +1,6 @@
 """What masks hold: ids or colours as they stand in the file, and where the file says that there is no label."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from .errors import RasterError
 from .grid import Grid
-from .image import FileWindow
+from .image import ImageFile
 from .read import RasterFile, open_image
 
 
@@ -28,7 +27,7 @@ class Ids:
     moved: bool = False
 
 
-def read_ids(source: Path | FileWindow, *, onto: Grid | None = None) -> Ids:
+def read_ids(source: ImageFile, *, onto: Grid | None = None) -> Ids:
     """Decode a mask as it is stored, for a label map to interpret.
 
     Args:
@@ -50,7 +49,6 @@ def read_ids(source: Path | FileWindow, *, onto: Grid | None = None) -> Ids:
                     ". Export the mask on the grid of its image, or give both their place on the ground."
                 )
             return _ids(file, None, None)
-        file.require_place()
         if file.grid.is_same(onto):
             return _ids(file, None, None)
         return _moved(file, onto)
@@ -80,35 +78,35 @@ def _ids(file: RasterFile, rows: slice | None, columns: slice | None) -> Ids:
             "whole numbers, or a palette) or of 8-bit RGB colours. Export it as one of these."
         )
     raster = file.read(rows, columns)
+    reasons = file.reasons(raster, rows, columns)
+    transparent = reasons.pop("transparent colour", np.zeros_like(raster.valid))
+    if file.dataset.driver != "PNG":  # where nodata is made from the transparent colour; others make that from nodata
+        transparent &= ~reasons.get("nodata value", np.zeros_like(raster.valid))
+    if transparent.any() or reasons.get("alpha", transparent).any():
+        raise RasterError(
+            f"{file.name} is partly transparent; expected a mask whose pixels all count. Give the transparent "
+            "pixels an id or a colour of their own, and save the mask without transparency."
+        )
     known = raster.valid
-    if file.alpha is not None:
-        if not known.all():
-            raise RasterError(
-                f"{file.name} is partly transparent; expected a mask whose pixels all count. Give the transparent "
-                "pixels an id or a colour of their own, and save the mask without transparency."
-            )
-    elif file.palette is not None:
-        known = np.ones_like(known)
-        for reason, holds in file.reasons(raster, rows, columns).items():
-            known &= ~holds if reason != "transparent colour" else True
     if count == 3:
         return Ids(np.moveaxis(raster.pixels, 0, 2), known)
     return Ids(_whole_numbers(file.name, raster.pixels[0], known), known)
 
 
 def _whole_numbers(name: str, values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """As int64, 0 where none is known and what stands there is no such number."""
+    seen = values[known]
     if values.dtype.kind == "f":
-        seen = values[known]
-        if not (np.isfinite(seen).all() and (seen == np.round(seen)).all()):
-            broken = seen[~np.isfinite(seen) | (seen != np.round(seen))][0]
+        broken = seen[seen != np.round(seen)]
+        if broken.size:
             raise RasterError(
-                f"{name} holds {broken:g}; expected whole numbers, one id of a class per pixel. Export it as integers."
+                f"{name} holds {broken[0]:g}; expected whole numbers, one id of a class per pixel. Export it as "
+                "integers."
             )
-        values = np.where(known, values, 0)
-    elif values.dtype.kind not in "iu":
-        raise RasterError(f"{name} holds {values.dtype} values; expected whole numbers. Export it as integers.")
-    if values.dtype == np.uint64 and values.size and int(values.max()) > np.iinfo(np.int64).max:
-        raise RasterError(f"{name} holds the id {int(values.max())}; expected ids below 2^63. Renumber the classes.")
+    if seen.size and not -(2**63) <= (largest := max(seen.min(), seen.max(), key=abs)) < 2**63:
+        raise RasterError(f"{name} holds the id {int(largest)}; expected ids below 2^63. Renumber the classes.")
+    if values.dtype.kind == "f" or values.dtype == np.uint64:
+        values = np.where(known, values, values.dtype.type(0))
     return values.astype(np.int64)
 
 

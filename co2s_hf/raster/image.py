@@ -65,7 +65,7 @@ class NoData:
     """A value that means no data.
 
     Attributes:
-        value: As it stands in the file, in every band.
+        value: As it stands in the file, in every band; integers of any size stay exact.
         within: How far values may lie from it, as JPEG smears them. Where this is not 0, only what is connected to the
             border of the file holds no data: a dark roof is none of a black border.
     """
@@ -82,15 +82,15 @@ class NoData:
         """(H, W) where all bands of (bands, H, W) have the value, or lie within the tolerance of it."""
         held: Any
         if math.isnan(self.value):
-            held = np.isnan(pixels).all(axis=0)
+            held = np.isnan(pixels)
         elif self.within > 0:
-            held = (np.abs(pixels.astype(np.float64) - self.value) <= self.within).all(axis=0)
+            held = np.abs(pixels.astype(np.float64) - self.value) <= self.within
         else:
             # Whole numbers as such: next to a float, numpy would turn every pixel into one of 64 bits.
-            value = int(self.value) if self.value.is_integer() and pixels.dtype.kind in "iu" else self.value
+            is_whole = pixels.dtype.kind in "iu" and math.isfinite(self.value) and self.value == int(self.value)
             with np.errstate(over="ignore"):  # what no float of 32 bits holds is equal to none
-                held = (pixels == value).all(axis=0)
-        return np.asarray(held, np.bool_)
+                held = pixels == (int(self.value) if is_whole else self.value)
+        return np.asarray(held.all(axis=0), np.bool_)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Reading:
         count: How many bands are wanted; None for the number of `names`, or all but alpha.
         numbers: The wanted bands by their numbers, counted from 1: overrides the names.
         nodata: Value without data, besides what the file says.
-        scale, offset: From stored to physical values, `stored * scale + offset`: override what the file says.
+        scale, offset: From stored to physical values, `stored * scale + offset`; each overrides what the file says.
     """
 
     names: tuple[str, ...] | None = None
@@ -137,7 +137,7 @@ class Band:
         description: In lower case, as the file describes it; "" where it does not.
         colour: Colour interpretation in lower case ("red", "grey", "alpha", "palette"); "" where it is undefined.
         dtype: Of the stored values.
-        nodata: The file's own value without data; None if there is none.
+        nodata: The file's own value without data, an int in bands of integers; None if there is none.
         white: Largest value of an integer band whose file says, or whose type implies, how many bits a value has:
             255, 65535, or 2^bits - 1; None for other types.
         scale, offset: From stored to physical values as the file says; 1 and 0 where it says nothing.
@@ -169,10 +169,11 @@ class Band:
 
     def factors(self, reading: Reading) -> tuple[float, float] | None:
         """Scale and offset to [0, 1] or to physical values; None where nobody knows what the values mean."""
-        if reading.scale is not None or reading.offset is not None:
-            return reading.scale or 1.0, reading.offset or 0.0
-        if self.is_scaled:
-            return self.scale, self.offset
+        if reading.scale is not None or reading.offset is not None or self.is_scaled:
+            return (
+                self.scale if reading.scale is None else reading.scale,
+                self.offset if reading.offset is None else reading.offset,
+            )
         if self.dtype.startswith("float"):
             return 1.0, 0.0
         return None if self.white is None else (1.0 / self.white, 0.0)
@@ -248,16 +249,26 @@ class Raster:
 
 
 def unit_factors(name: str, bands: Sequence[Band], reading: Reading) -> list[tuple[float, float]]:
-    """Scale and offset of each band to what an image processor gets; RasterError where nobody knows them."""
-    factors = [band.factors(reading) for band in bands]
-    unknown = sorted({band.dtype for band, each in zip(bands, factors, strict=True) if each is None})
-    if unknown:
+    """Scale and offset of each band to what an image processor gets.
+
+    Raises:
+        RasterError: Nobody knows them, or the file says what cannot be.
+    """
+    factors = [each for band in bands if (each := band.factors(reading)) is not None]
+    if len(factors) < len(bands):
+        unknown = sorted({band.dtype for band in bands if band.factors(reading) is None})
         raise RasterError(
             f"{name} holds {' and '.join(unknown)} values, and does not say what they mean; expected uint8, uint16, "
             "floats, or a scale in the file. Give --scale, and --offset if there is one: 1e-4 for reflectances times "
             "10,000."
         )
-    return [each for each in factors if each is not None]
+    for scale, offset in factors:
+        if not (math.isfinite(offset) and math.isfinite(scale) and scale and math.isfinite(1 / scale)):
+            raise RasterError(
+                f"{name} says that its values have the scale {scale:g} and the offset {offset:g}; expected finite "
+                "numbers, and a scale other than 0. Give --scale and --offset."
+            )
+    return factors
 
 
 def is_grey(palette: NDArray[np.uint8]) -> bool:
@@ -270,9 +281,10 @@ def _scaled(values: NDArray[Any], scale: float, offset: float) -> NDArray[np.flo
     is_narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
     wide: NDArray[Any] = values.astype(np.float32 if is_narrow else np.float64)
     inverse = round(1 / scale)
-    # Dividing by 65535 rounds once, multiplying by its inverse twice.
-    wide = wide / inverse if inverse and 1 / scale == inverse else wide * scale
-    return (wide + offset if offset else wide).astype(np.float32, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # only where there is no data, which is set to 0
+        # Dividing by 65535 rounds once, multiplying by its inverse twice.
+        wide = wide / inverse if inverse and 1 / scale == inverse else wide * scale
+        return (wide + offset if offset else wide).astype(np.float32, copy=False)
 
 
 __all__ = [

@@ -3,25 +3,28 @@
 One decoder on purpose: what training sees is what maps are made of, to the last bit.
 """
 
+import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from io import BytesIO
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.shutil import copy
 from rasterio.windows import Window
+from scipy.ndimage import label
 
 from .bands import choose_bands
 from .errors import PlaceError, RasterError, gdal_refusals
 from .grid import Grid
 from .image import Band, EncodedImage, FileWindow, ImageFile, NoData, Raster, Reading, is_grey, unit_factors
+from .orientation import orientation
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """File name endings taken for images of a data set, compared in lower case."""
@@ -40,6 +43,9 @@ _DRIVERS = {
 }
 _SUFFIXES = {"GTiff": ".tif", "PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp"}
 
+# As GDAL names the compression inside of a TIFF. LERC and WebP may be lossless, too, and do not say so reliably.
+_LOSSY = ("JPEG", "YCBCR JPEG", "JPEG2000", "JP2000", "WEBP", "LERC", "LERC_DEFLATE", "LERC_ZSTD", "JXL")
+
 MAX_PIXELS_VARIABLE = "CO2S_MAX_PIXELS"
 """Environment variable with the most pixels that are read at once (default 178 956 970, as Pillow's limit).
 
@@ -47,6 +53,8 @@ A file of a few hundred bytes may claim 10^10 pixels, and whoever decodes it run
 """
 
 GDAL_CACHE_BYTES = 32 << 20
+
+_STRIPE_PX = 1 << 22
 
 # From how a file stores pixels to how they are seen (EXIF): (transpose, then flip rows, flip columns).
 _TURNS = {
@@ -59,7 +67,6 @@ _TURNS = {
     8: (True, True, False),
 }
 _UPRIGHT = (False, False, False)
-_ORIENTATION_TAG = 274
 
 
 def read_raster(source: ImageFile, reading: Reading = Reading()) -> Raster:  # noqa: B008  # frozen
@@ -114,6 +121,15 @@ def file_suffix(source: ImageFile) -> str:
     return _SUFFIXES[image_driver(source)]
 
 
+def is_lossy(source: ImageFile) -> bool:
+    """Whether the compression may have changed pixels: JPEG, WebP, JPEG 2000 and so on, by themselves or in a TIFF."""
+    with open_image(source) as file:
+        if file.dataset.driver in ("JPEG", "WEBP"):
+            return True
+        structure = file.dataset.tags(ns="IMAGE_STRUCTURE")
+        return structure.get("COMPRESSION", "").upper() in _LOSSY
+
+
 @contextmanager
 def open_raster(
     source: ImageFile | os.PathLike[str],
@@ -135,12 +151,13 @@ def open_raster(
     path: Any = window.path if window else source
     with ExitStack() as stack:
         stack.enter_context(quiet())
-        stack.enter_context(gdal_refusals(path))
         stack.enter_context(gdal_environment())
-        if isinstance(path, EncodedImage):
-            path = stack.enter_context(rasterio.MemoryFile(path.data)).name
-        dataset = stack.enter_context(rasterio.open(path, driver=driver))
-        yield RasterFile(dataset, source, reading)
+        with gdal_refusals(path):
+            if isinstance(path, EncodedImage):
+                path = stack.enter_context(rasterio.MemoryFile(path.data)).name
+            dataset = stack.enter_context(rasterio.open(path, driver=driver))
+            file = RasterFile(dataset, source, reading)
+        yield file
 
 
 def gdal_environment() -> Any:
@@ -165,7 +182,7 @@ class RasterFile:
         reading: What is known besides the file.
 
     Raises:
-        RasterError: The bands that are wanted are not there, or there is nothing in it.
+        RasterError: The bands that are wanted are not there, there is nothing in it, or it holds complex numbers.
 
     Attributes:
         name: Of the file, for messages.
@@ -186,23 +203,21 @@ class RasterFile:
             stored = Grid.of(dataset)
         except PlaceError as error:
             self.misplaced, stored = error, Grid(dataset.height, dataset.width)
+        # Who says where the pixels lie says how they are turned.
         self._turn = _UPRIGHT if stored.is_placed else _TURNS.get(self.orientation, _UPRIGHT)
-        height, width = stored.height, stored.width
-        self._whole = Grid(width, height) if self._turn[0] else stored
-        self._corner = (0, 0)
-        self.grid = self._whole
+        self._whole = Grid(stored.width, stored.height) if self._turn[0] else stored
+        self.grid, self._corner = self._whole, (0, 0)
         if isinstance(source, FileWindow):
-            self._corner = source.top, source.left
             self._require_inside(source)
-            rows, columns = (
-                slice(source.top, source.top + source.height),
-                slice(source.left, source.left + source.width),
-            )
-            self.grid = self._whole.window(rows, columns)
+            self._corner = source.top, source.left
+            rows = slice(source.top, source.top + source.height)
+            self.grid = self._whole.window(rows, slice(source.left, source.left + source.width))
         every = [_band(dataset, number) for number in dataset.indexes]
         self.every_band = tuple(every)
         numbers, self.bands_found_by = choose_bands(self.name, every, reading, self._palette_of(every))
         self.bands = tuple(every[number - 1] for number in numbers)
+        if not {np.dtype(band.dtype).kind for band in self.bands} <= set("iuf"):
+            raise RasterError(f"{self.name} holds {self.dtype} values; expected integers or floats.")
         alpha = [band for band in every if band.is_alpha]
         self.alpha = alpha[0] if alpha and alpha[0].number not in numbers else None
         self.palette = self._palette_of(self.bands)
@@ -213,9 +228,8 @@ class RasterFile:
         if self.dataset.driver == "JPEG":
             text = self.dataset.tags().get("EXIF_Orientation", "1")
             return int(text) if text.isdecimal() else 1
-        if self.dataset.driver not in ("PNG", "WEBP", "GTiff"):
-            return 1
-        return _orientation(self.source)  # GDAL does not tell
+        path = self.source.path if isinstance(self.source, FileWindow) else self.source
+        return orientation(path, self.dataset.driver)
 
     @property
     def height(self) -> int:
@@ -253,16 +267,12 @@ class RasterFile:
 
     @property
     def _has_mask(self) -> bool:
-        """Whether a mask, in the file or beside it, says where it holds data."""
-        flags = self.dataset.mask_flag_enums[self.bands[0].number - 1]
-        names = {flag.name for flag in flags}
-        return "per_dataset" in names and "alpha" not in names
+        """Whether a mask, in the file or beside it, says where it holds data; or one value for each band does."""
+        flags = {flag.name for flag in self.dataset.mask_flag_enums[self.bands[0].number - 1]}
+        return "per_dataset" in flags and "alpha" not in flags
 
     def require_meaning(self) -> None:
         """Raise RasterError, ahead of any work, where nobody knows what the stored values mean."""
-        kinds = {np.dtype(band.dtype).kind for band in self.bands}
-        if not kinds <= set("iuf"):
-            raise RasterError(f"{self.name} holds {self.dtype} values; expected integers or floats.")
         if self.palette is None:
             unit_factors(self.name, self.bands, self.reading)
 
@@ -283,78 +293,84 @@ class RasterFile:
         Raises:
             RasterError: The file is damaged, or the rectangle has more pixels than may be read at once.
         """
-        rows, columns = rows or slice(0, self.height), columns or slice(0, self.width)
-        pixels = self._stored(rows, columns, shape)
+        down, across = self._in_file(rows, columns)
+        pixels = self._stored(down, across, shape)
         valid = np.ones(pixels.shape[1:], np.bool_)
-        for _, holds in self._sources(pixels, rows, columns, shape):
+        for _, holds in self._sources(pixels, down, across, shape):
             valid &= holds
-        grid = self.grid.window(rows, columns)
+        grid = self._whole.window(down, across)
         if shape is not None:
             grid = grid.resized(*shape)
         return Raster(self.name, pixels, valid, self.bands, self.reading, grid, self.palette)
 
     def reasons(
         self, raster: Raster, rows: slice | None = None, columns: slice | None = None
-    ) -> dict[str, NDArray[Any]]:
+    ) -> dict[str, NDArray[np.bool_]]:
         """Why pixels of a raster of this file hold no data: each reason with its (H, W) bool, True where it applies."""
+        found = self._sources(raster.pixels, *self._in_file(rows, columns), None)
+        return {reason: ~holds for reason, holds in found}
+
+    def _in_file(self, rows: slice | None, columns: slice | None) -> tuple[slice, slice]:
+        """A rectangle of what is seen of the file, as one of the whole file, upright."""
         rows, columns = rows or slice(0, self.height), columns or slice(0, self.width)
-        return {reason: ~holds for reason, holds in self._sources(raster.pixels, rows, columns, None)}
+        top, left = self._corner
+        return slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left)
 
     def _stored(self, rows: slice, columns: slice, shape: tuple[int, int] | None) -> NDArray[Any]:
-        """(bands, H, W), upright; laid out as (H, W, bands), as crops are cut."""
+        """(bands, H, W) of a rectangle of the whole file, upright; laid out as (H, W, bands), as crops are cut."""
         size = (rows.stop - rows.start, columns.stop - columns.start) if shape is None else shape
         check_pixels(self.name, *size)
         window, out_shape = self._window(rows, columns, shape)
         numbers = [band.number for band in self.bands]
+        # Bands of one type at once, which decodes pixels side by side once; rasterio reads no others together.
+        groups = [numbers] if len({band.dtype for band in self.bands}) == 1 else [[number] for number in numbers]
         with gdal_refusals(self.name):
-            pixels = self.dataset.read(numbers, window=window, out_shape=(len(numbers), *out_shape))
-        return np.moveaxis(np.ascontiguousarray(np.moveaxis(self._upright(pixels), 0, 2)), 2, 0)
+            read = [self.dataset.read(some, window=window, out_shape=(len(some), *out_shape)) for some in groups]
+        pixels = self._upright(read[0] if len(read) == 1 else np.concatenate(read).astype(self.dtype, copy=False))
+        return np.moveaxis(np.ascontiguousarray(np.moveaxis(pixels, 0, 2)), 2, 0)
 
     def _sources(
         self, pixels: NDArray[Any], rows: slice, columns: slice, shape: tuple[int, int] | None
     ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Every source of no-data, and (H, W) where it says that there is data. One of them is enough."""
-        window, out_shape = self._window(rows, columns, shape)
-
-        def mask_of(number: int) -> NDArray[np.bool_]:
-            with gdal_refusals(self.name):
-                mask = self.dataset.read_masks(number, window=window, out_shape=out_shape)
-            return np.ascontiguousarray(self._upright(mask[None])[0] != 0)
-
         if self.alpha is not None:
-            with gdal_refusals(self.name):
-                alpha = self.dataset.read(self.alpha.number, window=window, out_shape=out_shape)
-            yield "alpha", np.ascontiguousarray(self._upright(alpha[None])[0] != 0)
+            yield "alpha", self._layer(self.dataset.read, self.alpha, rows, columns, shape)
         if self._has_mask:
-            yield "mask", mask_of(self.bands[0].number)
+            yield "mask", self._layer(self.dataset.read_masks, self.bands[0], rows, columns, shape)
         if all(band.nodata is not None for band in self.bands):
-            if any(np.dtype(band.dtype).itemsize == 8 and "int" in band.dtype for band in self.bands):
-                # rasterio gives such values as floats, which do not hold them; GDAL compares integers.
-                yield "nodata value", np.any([mask_of(band.number) for band in self.bands], axis=0)
-            else:
-                values = [NoData(float(band.nodata or 0)) for band in self.bands]
-                held = [one.holds(band[None]) for one, band in zip(values, pixels, strict=True)]
-                yield "nodata value", ~np.all(held, axis=0)
+            held = np.ones(pixels.shape[1:], np.bool_)
+            for stored, band in zip(pixels, self.bands, strict=True):
+                held &= NoData(band.nodata or 0).holds(stored[None].astype(band.dtype, copy=False))
+            yield "nodata value", ~held
         if self.reading.nodata is not None:
             yield "declared nodata", ~self._declared(self.reading.nodata, pixels, rows, columns, shape)
         if pixels.dtype.kind == "f":
-            yield "not finite", np.isfinite(pixels).all(axis=0)
+            with np.errstate(over="ignore"):
+                narrow = pixels.astype(np.float32, copy=False)  # as networks take them
+            yield "not finite", np.logical_and.reduce(np.isfinite(narrow))
         if self.palette is not None and not (self.palette[:, 3] > 0).all():
             yield "transparent colour", self.palette[np.minimum(pixels[0], len(self.palette) - 1), 3] > 0
+
+    def _layer(
+        self, read: Callable[..., Any], band: Band, rows: slice, columns: slice, shape: tuple[int, int] | None
+    ) -> NDArray[np.bool_]:
+        """(H, W), upright, where alpha or a mask is not 0."""
+        window, out_shape = self._window(rows, columns, shape)
+        with gdal_refusals(self.name):
+            layer = read(band.number, window=window, out_shape=out_shape)
+        return np.ascontiguousarray(self._upright(layer[None])[0] != 0)
 
     def _declared(
         self, nodata: NoData, pixels: NDArray[Any], rows: slice, columns: slice, shape: tuple[int, int] | None
     ) -> NDArray[np.bool_]:
         if nodata.within == 0:
             return nodata.holds(pixels)
-        height, width = self._whole.height, self._whole.width
-        down = np.arange(rows.start, rows.stop) + self._corner[0]
-        across = np.arange(columns.start, columns.stop) + self._corner[1]
-        if shape is not None:
+        if pixels.shape[1:] == (self._whole.height, self._whole.width):
+            return connected_to_border(nodata.holds(pixels))
+        down, across = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
+        if shape is not None:  # the middle of what a pixel stands for, as GDAL thins out
             down = down[(np.arange(shape[0]) * len(down) + len(down) // 2) // shape[0]]
             across = across[(np.arange(shape[1]) * len(across) + len(across) // 2) // shape[1]]
-        if shape is None and self._corner == (0, 0) and pixels.shape[1:] == (height, width):
-            return connected_to_border(nodata.holds(pixels))
         return self._border[down][:, across]
 
     @cached_property
@@ -362,22 +378,19 @@ class RasterFile:
         """(H, W) of the whole file, where a value within a tolerance is connected to the border: one byte a pixel."""
         nodata = self.reading.nodata
         assert nodata is not None
-        check_pixels(self.name, self._whole.height, self._whole.width)
-        held = np.empty((self._whole.height, self._whole.width), np.bool_)
-        corner, self._corner = self._corner, (0, 0)  # rows of the whole file, not of the window
-        try:
-            for top in range(0, len(held), 1024):
-                rows = slice(top, min(top + 1024, len(held)))
-                held[rows] = nodata.holds(self._stored(rows, slice(0, held.shape[1]), None))
-        finally:
-            self._corner = corner
+        height, width = self._whole.height, self._whole.width
+        check_pixels(self.name, height, width)
+        held = np.empty((height, width), np.bool_)
+        step = max(1, _STRIPE_PX // width)
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            held[rows] = nodata.holds(self._stored(rows, slice(0, width), None))
         return connected_to_border(held)
 
     def _window(self, rows: slice, columns: slice, shape: tuple[int, int] | None) -> tuple[Window, tuple[int, int]]:
-        """The rectangle as it is stored, and the shape to read it in."""
+        """A rectangle of the whole file as it is stored, and the shape to read it in."""
         transpose, flip_rows, flip_columns = self._turn
-        top, bottom = rows.start + self._corner[0], rows.stop + self._corner[0]
-        left, right = columns.start + self._corner[1], columns.stop + self._corner[1]
+        top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
         if flip_rows:
             top, bottom = self._whole.height - bottom, self._whole.height - top
         if flip_columns:
@@ -407,7 +420,8 @@ class RasterFile:
         indices = [band for band in bands if not band.is_alpha]
         if len(indices) != 1 or indices[0].colour != "palette":
             return None
-        colours = self.dataset.colormap(indices[0].number)
+        with gdal_refusals(self.name):
+            colours = self.dataset.colormap(indices[0].number)
         table = np.zeros((max(colours) + 1, 4), np.uint8)
         table[list(colours)] = list(colours.values())
         return table
@@ -427,8 +441,6 @@ def check_pixels(name: str, height: int, width: int) -> None:
 
 def connected_to_border(held: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(H, W) bool: of the pixels that are True, those that touch the border through others, side by side."""
-    from scipy.ndimage import label
-
     regions, count = label(held)
     touching = np.zeros(count + 1, np.bool_)
     for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
@@ -463,24 +475,24 @@ def _band(dataset: Any, number: int) -> Band:
         description=description,
         colour={"gray": "grey", "undefined": ""}.get(colour, colour),
         dtype=dtype,
-        nodata=dataset.nodatavals[place],
+        nodata=_nodata(dataset, number),
         white=white,
         scale=dataset.scales[place],
         offset=dataset.offsets[place],
     )
 
 
-def _orientation(source: Any) -> int:
-    """What the header of a picture says; the pixels are not touched."""
-    if isinstance(source, FileWindow):
-        source = source.path
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(BytesIO(source.data) if isinstance(source, EncodedImage) else source) as image:
-                return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # a header that Pillow does not understand turns nothing
-        return 1
+def _nodata(dataset: Any, number: int) -> float | None:
+    """A band's value without data; an int in bands of integers, also beyond 2^53, where rasterio gives a float."""
+    value: float | None = dataset.nodatavals[number - 1]
+    if value is None or "int" not in dataset.dtypes[number - 1] or not math.isfinite(value) or value % 1:
+        return value
+    if abs(value) < 2**53:
+        return int(value)
+    with rasterio.MemoryFile(ext=".vrt") as file:  # GDAL writes into it, in memory, what it knows of the dataset
+        copy(dataset, file.name, driver="VRT")
+        text = ElementTree.fromstring(file.read()).findtext(f"VRTRasterBand[@band='{number}']/NoDataValue")
+    return value if text is None else int(text)
 
 
 __all__ = [
@@ -494,6 +506,7 @@ __all__ = [
     "gdal_environment",
     "image_driver",
     "image_size",
+    "is_lossy",
     "open_image",
     "open_raster",
     "quiet",

@@ -9,7 +9,7 @@ from PIL import Image
 from co2s_hf.data.description import DatasetDescription, DescriptionError, write_document
 from co2s_hf.data.discover import discover
 from co2s_hf.data.folders import DataError
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.raster.write import write_image, write_mask
 
 
 def fill(root, *, names=("a", "b"), ids=(0, 1, 255), images="images", masks="labels", suffix=".png", bands=3):

@@ -16,7 +16,7 @@ from co2s_hf.data.folders import (
     list_folder,
     read_labels,
 )
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.label_map import LabelMap, LabelMapError
 
 CLASSES = ("field", "water")

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from co2s_hf.data.images import IGNORE
 from co2s_hf.data.label_map import LabelMap, LabelMapError, show_counts, show_value, value_counts
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.label_map import LabelMap
 from co2s_hf.data.report import check_dataset
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from co2s_hf.data.folders import DataError, DataSplit, Sample, find_split
-from co2s_hf.data.images import write_image, write_mask
+from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.lists import read_list
 from co2s_hf.data.splits import Blocks, draw_split, leaks, write_split
 
