@@ -105,6 +105,38 @@ def write_cog(
         part.path.with_suffix(".hdr").unlink()
 
 
+def write_class_map(
+    path: Path, classes: NDArray[np.uint8], grid: Grid, *, colours: Sequence[Colour], tags: Mapping[str, str]
+) -> None:
+    """Write a whole class map (H, W) that is in memory as a GeoTIFF with a colour table; 255 holds no data.
+
+    Raises:
+        RasterError: it could not be written.
+    """
+    profile: dict[str, Any] = {
+        "height": grid.height,
+        "width": grid.width,
+        "count": 1,
+        "dtype": "uint8",
+        "nodata": NODATA,
+    }
+    layout = {"compress": "deflate", "tiled": True, "blockxsize": COG_BLOCK_PX, "blockysize": COG_BLOCK_PX}
+    place = {"crs": grid.crs, "transform": rasterio.Affine(*grid.transform)} if grid.is_placed else {}
+    table = {index: (*colour, 255) for index, colour in enumerate(colours)} | {NODATA: (0, 0, 0, 0)}
+    try:
+        with (
+            quiet(),
+            _without_sidecars(),
+            rasterio.open(path, "w", driver="GTiff", **profile, **layout, **place) as file,
+        ):
+            file.write(classes, 1)
+            file.write_colormap(1, table)
+            file.set_band_description(1, "land cover")
+            file.update_tags(**tags)
+    except GDAL_ERRORS as error:
+        raise RasterError(f"{path} could not be written ({error}): make room on the disk.") from error
+
+
 def _envi_header(width: int, rows: int, layers: int) -> str:
     return (
         f"ENVI\nsamples = {width}\nlines = {rows}\nbands = {layers}\nheader offset = 0\nfile type = ENVI Standard\n"
@@ -221,5 +253,6 @@ __all__ = [
     "opened",
     "thinned",
     "traced",
+    "write_class_map",
     "write_cog",
 ]

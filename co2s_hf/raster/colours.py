@@ -1,5 +1,7 @@
 """Pixels for eyes: natural colours, one stretch, and a colour for each class."""
 
+import colorsys
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,51 +14,38 @@ Colour = tuple[int, int, int]
 
 PERCENTILES = (2, 98)
 
-# Land cover looks like itself where a name says what it is; the longest word wins.
-NATURAL: dict[str, Colour] = {
-    "water": (52, 120, 200),
-    "sea": (40, 90, 170),
-    "river": (80, 150, 220),
-    "lake": (52, 120, 200),
-    "road": (110, 110, 115),
-    "pavement": (150, 150, 155),
-    "building": (205, 60, 50),
-    "vegetation": (70, 150, 60),
-    "grass": (150, 200, 90),
-    "low vegetation": (150, 200, 90),
-    "meadow": (150, 200, 90),
-    "tree": (30, 105, 45),
-    "forest": (30, 105, 45),
-    "agricult": (225, 200, 90),
-    "farm": (225, 200, 90),
-    "crop": (225, 200, 90),
-    "barren": (190, 160, 120),
-    "bare": (190, 160, 120),
-    "soil": (170, 130, 90),
-    "sand": (235, 215, 160),
-    "unpaved": (205, 180, 140),
-    "snow": (240, 245, 250),
-    "car": (245, 220, 30),
-}
-OTHERS: tuple[Colour, ...] = (
-    (148, 103, 189), (255, 127, 14), (23, 190, 207), (227, 119, 194), (140, 86, 75), (188, 189, 34), (31, 119, 180),
-    (44, 160, 44), (214, 39, 40), (127, 127, 127), (174, 199, 232), (255, 187, 120), (152, 223, 138), (255, 152, 150),
-)  # fmt: skip
+# What a reader of maps expects of a class whose name has one of these words. The first free colour of a row is taken.
+_EXPECTED: tuple[tuple[frozenset[str], tuple[int, ...]], ...] = (
+    (frozenset("water river lake sea ocean pond pool waterbody stream".split()), (0x2E86DE, 0x0B4F9E, 0x74C0FC)),
+    (frozenset("forest tree trees woodland wood woods".split()), (0x1B7F3B, 0x0A4D22)),
+    (frozenset("vegetation grass grassland meadow shrub garden park".split()), (0x7BC043, 0xB5D99C)),
+    (frozenset("field farmland agriculture agricultural crop crops cropland farm".split()), (0xF2D53C, 0xC9A227)),
+    (frozenset("building buildings house houses roof urban built residential".split()), (0xE03C31, 0x9D1F17)),
+    (frozenset("road roads street asphalt impervious pavement highway railway".split()), (0x8E5BD0, 0xC3A6EA)),
+    (frozenset("bare barren soil sand land unpaved rock desert".split()), (0xD9A066, 0x9C6B3A)),
+    (frozenset("snow ice cloud clouds glacier".split()), (0xE8F6FF, 0xB9D7EA)),
+    (frozenset("car cars vehicle vehicles".split()), (0xFF4FA3,)),
+    (frozenset("wetland marsh swamp".split()), (0x2FB5A5,)),
+    (frozenset("background clutter other unknown".split()), (0x6B7280,)),
+)
+_OTHERS = (0xF08C2E, 0x17BECF, 0xD6336C, 0x94D82D, 0x5F3DC4, 0x8D6E63, 0xFFD8A8, 0x364FC7)
 
 
-def class_colours(classes: Sequence[str]) -> list[Colour]:
-    """A different colour for each class: natural ones by name, others in turn."""
-    colours: list[Colour] = []
-    for name in classes:
-        words = sorted((word for word in NATURAL if word in name.lower().replace("_", " ")), key=len)
-        colour = NATURAL[words[-1]] if words else None
-        free = (one for one in OTHERS if one not in colours)
-        while colour is None or colour in colours:
-            colour = next(free, None) or tuple(np.random.default_rng(len(colours)).integers(30, 230, 3).tolist())
-            if colour in colours:
-                colour = (colour[0], colour[1], (colour[2] + len(colours)) % 256)
-        colours.append(colour)
-    return colours
+def class_colours(names: Sequence[str]) -> list[Colour]:
+    """One colour for each class, all different: what its name makes a reader expect, or the next free one."""
+    taken: list[int] = []
+    for index, name in enumerate(names):
+        words = set(re.findall("[a-z]+", name.lower()))
+        expected = [colour for known, colours in _EXPECTED if words & known for colour in colours]
+        walked = [_hue_colour(step) for step in range(index, index + len(names) + 1)]
+        taken.append(next(colour for colour in (*expected, *_OTHERS, *walked) if colour not in taken))
+    return [(colour >> 16, colour >> 8 & 255, colour & 255) for colour in taken]
+
+
+def _hue_colour(step: int) -> int:
+    """Steps of the golden ratio round the hue circle never meet; lightness alternates to part neighbours."""
+    red, green, blue = colorsys.hls_to_rgb(step * 0.618034 % 1, (0.42, 0.66)[step % 2], 0.65)
+    return round(red * 255) << 16 | round(green * 255) << 8 | round(blue * 255)
 
 
 def natural_bands(names: Sequence[str], count: int) -> list[int]:

@@ -73,6 +73,15 @@ class Grid:
         return self.transform != NO_PLACE
 
     @property
+    def crs_name(self) -> str:
+        """The code of the CRS, such as EPSG:32633, else its name; "" without a CRS."""
+        if self.crs is None:
+            return ""
+        crs = CRS.from_user_input(self.crs)
+        authority = crs.to_authority()
+        return ":".join(authority) if authority else str(crs.name)
+
+    @property
     def metres_per_pixel(self) -> float | None:
         """Side, in metres on the ground, of a square as large as the pixel in the middle; None where nobody knows."""
         if not self.is_placed or self.crs is None:

@@ -1,7 +1,7 @@
 """A page that segments an image with a model of co2s_hf: drop an image, see the map, take the mask along.
 
-Start it with `CO2S_MODEL=user/model python app.py`. It imports transformers and what lies next to it, nothing of the
-package: models come with their code. README.md lists the environment variables.
+Start it with `CO2S_MODEL=user/model python app.py`. Images are read by the package; models are loaded by name, through
+transformers alone. README.md lists the environment variables.
 """
 
 import logging
@@ -22,7 +22,6 @@ import page_parts as html
 import scene_file
 from results import Result
 from scene_file import BandsError, Scene, UploadError
-from segmentation_view import photo
 from segmenter import ModelError, Segmenters
 from settings import Settings
 
@@ -132,7 +131,7 @@ class Page:
             return blank | {self.message: html.notice(str(error), "error")}
         return blank | {
             self.stage: html.stage(picture, {"": ""}, (scene.height, scene.width)),
-            self.bands: gr.update(value="", visible=scene.is_tiff and len(scene.bands) > 3),
+            self.bands: gr.update(value="", visible=len(scene.every_band) > 3),
             self.facts: html.facts(scene),
         }
 
@@ -200,7 +199,7 @@ class Page:
         segmenter = self.segmenters.get(model_id)
         numbers = scene_file.choose_bands(scene, segmenter.num_bands, bands, segmenter.bands)
         with self.one_at_a_time:
-            maps = segmenter.segment(*scene_file.read_pixels(scene, numbers))
+            maps = segmenter.segment(scene_file.read_scene(scene, numbers))
         return Result(
             scene=scene,
             photo_uri=_photo_uri(scene),
@@ -212,7 +211,7 @@ class Page:
 
 
 def _photo_uri(scene: Scene) -> str:
-    return html.picture_uri(photo(*scene_file.read_pixels(scene, scene.photo_bands)))
+    return html.picture_uri(scene_file.photo(scene))
 
 
 def _forget(result: Result | None) -> None:

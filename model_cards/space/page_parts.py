@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scene_file import Scene
+from scene_file import Scene, pixel_areas
 from segmentation_view import ClassShare, Colour
 
 MAX_SHOWN_PX = 1600  # longer side of a picture on the page; downloads keep every pixel
@@ -114,14 +114,12 @@ def _row(one: ClassShare, disputed: bool) -> str:
 
 def facts(scene: Scene) -> str:
     """What the header of a file says, in one line."""
-    kind = f"{len(scene.bands)} band{'s' * (len(scene.bands) != 1)}{' + alpha' * (scene.alpha is not None)}"
+    kind = f"{scene.num_bands} band{'s' * (scene.num_bands != 1)}{' + alpha' * scene.has_alpha}"
     parts = [f"{scene.width:,} × {scene.height:,} px", f"{kind}, {scene.dtype}"]
-    if scene.crs is not None:
-        parts.append(scene.crs.to_string() if len(scene.crs.to_string()) < 40 else "own projection")
-    else:
-        parts.append("not georeferenced")
-    if scene.transform is not None and scene.crs.is_projected:
-        parts.append(f"{abs(scene.transform.a):.4g} {scene.crs.linear_units} pixels")
+    gsd_m = pixel_areas(scene).gsd_m
+    parts.append("not georeferenced" if scene.grid.crs is None else scene.grid.crs_name)
+    if gsd_m is not None:
+        parts.append(f"{gsd_m:.3g} m pixels")
     return f'<p class="facts"><b>{escape(scene.name)}</b> {escape(" · ".join(parts))}</p>'
 
 

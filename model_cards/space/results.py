@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import page_parts as html
+from co2s_hf.geo.areas import GroundAreas
+from co2s_hf.raster.colours import class_colours
 from scene_file import Scene, pixel_areas, write_geotiff, write_png
 from segmentation_view import (
     NO_DATA,
     ClassMap,
     ClassShare,
     Colour,
-    PixelAreas,
-    class_colours,
     class_shares,
     colour_layer,
     disagreement,
@@ -65,7 +65,7 @@ class Result:
         return class_colours(self.classes)
 
     @cached_property
-    def areas(self) -> PixelAreas | None:
+    def ground(self) -> GroundAreas:
         """Area of the pixels on the ground, where the image tells."""
         return pixel_areas(self.scene)
 
@@ -108,7 +108,7 @@ class Result:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _shares(self, name: str) -> list[ClassShare]:
-        return class_shares(self.maps[name], self.classes, self.colours, self.areas, self.disputed)
+        return class_shares(self.maps[name], self.classes, self.colours, self.ground, self.disputed)
 
     def _files(self, name: str) -> tuple[Path, Path]:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -116,13 +116,13 @@ class Result:
         if not geotiff.exists():
             write_png(png, self.maps[name], self.classes, self.colours)
             tags = {"MODEL": self.model, "PREDICTION": name}
-            write_geotiff(geotiff, self.maps[name], self.classes, self.colours, self.scene, **tags)
+            write_geotiff(geotiff, self.maps[name], self.classes, self.colours, self.scene.grid, **tags)
         return png, geotiff
 
     def _note(self, name: str) -> str:
         without_data = int(np.count_nonzero(self.maps[name] == NO_DATA))
         parts = [f"{name} prediction."] if len(self.maps) > 1 else []
-        parts.append(self.areas.note if self.areas else "No areas: the image does not say where it lies on the ground.")
+        parts.append(f"Areas: {self.ground.method}.")
         if without_data:
             parts.append(f"{without_data:,} pixels without data are left out.")
         if self.disputed is not None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, BaseImageProcessor, PreTrainedConfig
 
+from co2s_hf.raster.image import Raster
 from segmentation_view import NO_DATA, ClassMap
 
 MODEL_TYPES = ("co2s", "dinov2_dpt")  # what this page knows how to show
@@ -51,26 +51,32 @@ class Segmenter:
         return getattr(self.model.config, "bands", None)
 
     @torch.inference_mode()
-    def segment(self, pixels: NDArray[np.uint8 | np.uint16], valid: NDArray[np.bool_]) -> dict[str, ClassMap]:
+    def segment(self, raster: Raster) -> dict[str, ClassMap]:
         """Class maps by the model's own sliding window.
 
         Args:
-            pixels: (H, W, N) uint8 or uint16.
-            valid: (H, W), False without data.
+            raster: with the model's bands.
 
         Returns:
             What the page calls a prediction -> (H, W) uint8 class ids, 255 without data. With two students their
             fusion comes first.
         """
-        size = pixels.shape[:2]
-        inputs = self.processor(pixels, input_data_format="channels_last", return_tensors="pt")
-        outputs = self.model(**inputs.to(self.model.device))
+        pixels = raster.input
+        # What is no uint8 any more is scaled already.
+        options = {} if pixels.dtype == np.uint8 else {"do_rescale": False}
+        inputs = self.processor(pixels, input_data_format="channels_first", return_tensors="pt", **options)
+        # Pixels without data are the mean of the training images to the model, as in training.
+        known = torch.from_numpy(raster.valid)
+        pixel_values = inputs["pixel_values"].masked_fill(~known, 0.0)
+        outputs = self.model(pixel_values=pixel_values.to(self.model.device))
         found = {title: outputs.get(field) for field, title in VIEWS.items()}
         maps = {}
         for title, logits in found.items():
             if logits is not None:
-                (ids,) = self.processor.post_process_semantic_segmentation({"logits": logits}, target_sizes=[size])
-                maps[title] = np.where(valid, ids.cpu().numpy(), NO_DATA).astype(np.uint8)
+                (ids,) = self.processor.post_process_semantic_segmentation(
+                    {"logits": logits}, target_sizes=[raster.valid.shape]
+                )
+                maps[title] = np.where(raster.valid, ids.cpu().numpy(), NO_DATA).astype(np.uint8)
         return maps if len(maps) > 1 else {ONLY_VIEW: maps["Fused"]}
 
 

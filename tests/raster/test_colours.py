@@ -1,17 +1,36 @@
 """Pixels for eyes: colours that differ, one stretch, white without data."""
 
 import numpy as np
+import pytest
 
-from co2s_hf.raster.colours import NATURAL, OTHERS, class_colours, natural_picture, stretched
+from co2s_hf.raster.colours import class_colours, natural_bands, natural_picture, stretched
 from co2s_hf.raster.grid import Grid
 from co2s_hf.raster.image import Band, Raster, Reading
 
 
-def test_every_class_has_a_colour_of_its_own():
-    names = ["water", "open water", "Low_Vegetation", "tree", "road", *(f"c{i}" for i in range(250))]
-    colours = class_colours(names)
-    assert len(set(colours)) == 255 and class_colours(names) == colours
-    assert colours[0] == NATURAL["water"] and colours[1] in OTHERS and colours[2] == NATURAL["low vegetation"]
+def test_colours_say_what_the_names_say():
+    water, forest, building = class_colours(["open_water", "Forest", "buildings"])
+    assert max(water) == water[2] and max(forest) == forest[1] and max(building) == building[0]
+    assert class_colours(["grass", "water"])[1] == water  # whatever its place
+
+
+@pytest.mark.parametrize("names", [["water"] * 3 + ["x"] * 252, [f"class {i}" for i in range(255)]])
+def test_every_class_has_a_colour_of_its_own(names):
+    assert len(set(class_colours(names))) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "expected"),
+    [
+        (["blue", "green", "red"], 3, [2, 1, 0]),
+        (["NIR", "Red", "Green", "Blue"], 4, [1, 2, 3]),
+        (["b1", "b2", "b3", "b4"], 4, [0, 1, 2]),
+        (["grey"], 1, [0, 0, 0]),
+        (["grey", "nir"], 2, [0, 0, 0]),
+    ],
+)
+def test_natural_colours_go_by_name_else_by_place(names, count, expected):
+    assert natural_bands(names, count) == expected
 
 
 def test_the_stretch_leaves_out_what_holds_no_data_and_keeps_hues():

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 import page_parts
+from co2s_hf.raster.grid import Grid
 from scene_file import Scene
 from segmentation_view import ClassShare
 
@@ -23,7 +24,7 @@ def opened(uri):
 
 
 def test_other_peoples_words_are_escaped():
-    scene = Scene(Path(f"/x/{HOSTILE}"), 1, 1, ("",), "uint8")
+    scene = Scene(Path(f"/x/{HOSTILE}"), Grid(1, 1), (), 1)
     pieces = [
         page_parts.legend({HOSTILE: [share(HOSTILE)], "b": [share(HOSTILE)]}),
         page_parts.table([share(HOSTILE)], HOSTILE),

@@ -6,9 +6,17 @@ import pytest
 import torch
 
 from co2s_hf import Co2SImageProcessor, Dinov2DPTForSemanticSegmentation
+from co2s_hf.raster.grid import Grid
+from co2s_hf.raster.image import COLOURS, Band, Raster, Reading
 from segmenter import ModelError, Segmenters
 
 from .conftest import HOSTILE
+
+
+def raster(pixels, valid=None):
+    bands = tuple(Band(number, "", colour, "uint8", None, 255) for number, colour in enumerate(COLOURS, 1))
+    known = np.ones(pixels.shape[:2], bool) if valid is None else valid
+    return Raster("x.png", pixels.transpose(2, 0, 1), known, bands, Reading(), Grid(*known.shape))
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +27,12 @@ def segmenters():
 def test_class_maps_are_those_of_the_model(segmenters, space_model, tiny_model, pixels):
     segmenter = segmenters.get(str(space_model))
     assert segmenter.classes == ["road", "water", HOSTILE] and segmenter.num_bands == 3
-    valid = np.ones(pixels.shape[:2], bool)
-    valid[:7] = False
-    maps = segmenter.segment(pixels, valid)
+    maps = segmenter.segment(raster(pixels, valid=np.arange(120)[:, None].repeat(150, 1) >= 7))
     assert list(maps) == ["Fused", "CLIP", "DINOv3"]
     with torch.no_grad():
-        outputs = tiny_model(**Co2SImageProcessor()(pixels))
+        inputs = Co2SImageProcessor()(pixels)["pixel_values"]
+        inputs[:, :, :7] = 0  # without data: the mean of training
+        outputs = tiny_model(inputs)
     for name, field in (("Fused", "logits"), ("CLIP", "clip_logits"), ("DINOv3", "dinov3_logits")):
         assert maps[name].dtype == np.uint8 and (maps[name][:7] == 255).all()
         assert np.array_equal(maps[name][7:], outputs[field].argmax(1)[0, 7:].numpy())
@@ -34,7 +42,7 @@ def test_a_model_with_one_prediction_gives_one_map(segmenters, tmp_path, pixels)
     torch.manual_seed(0)
     Dinov2DPTForSemanticSegmentation.from_backbones(None, ["a", "b"], window_px=96).save_pretrained(tmp_path)
     Co2SImageProcessor().save_pretrained(tmp_path)
-    maps = segmenters.get(str(tmp_path)).segment(pixels, np.ones(pixels.shape[:2], bool))
+    maps = segmenters.get(str(tmp_path)).segment(raster(pixels))
     assert list(maps) == ["Prediction"] and maps["Prediction"].shape == (120, 150)
 
 
