@@ -31,7 +31,7 @@ def test_two_students_can_be_compared_and_one_prediction_not(result, scene, tmp_
 def test_a_view_comes_with_its_own_table_and_files(result):
     fused, clip = result.show("Fused"), result.show("CLIP")
     assert "9,000" in fused.table and "18,000" in clip.table  # pixels of the road
-    assert "90.07" in fused.table and "Areas: " in fused.table  # 9,000 of 100 m2, by the scale 0.9996 of UTM
+    assert "90.00" in fused.table and "Areas: plane" in fused.table  # hectares of 10 m pixels
     assert fused.png.name == "scene_fused_mask.png" and clip.geotiff.name == "scene_clip_mask.tif"
     with Image.open(clip.png) as image, rasterio.open(fused.geotiff) as file:
         assert np.array_equal(np.array(image), result.maps["CLIP"])
