@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from co2s_hf.data.folders import Sample
-from co2s_hf.data.images import IMAGE_SUFFIXES, read_image, write_image, write_mask
+from co2s_hf.raster.read import IMAGE_SUFFIXES, read_raster
+from co2s_hf.raster.write import write_image, write_mask
 from tests.benchmarks.measure import Calibrators, in_turn, parser, ratio, report
 from training.batches import SemiDataset, train_loader
 from training.pools import FilePool, LabelledPool
@@ -96,7 +97,7 @@ def draw_images(folder: Path, side: int) -> list[Sample]:
 
 def build(samples: list[Sample], crop_px: int, **caching) -> SemiDataset:
     """Half of the images with their masks, half without."""
-    bands = read_image(samples[0].image).shape[2]
+    bands = len(read_raster(samples[0].image).input)
     return SemiDataset(
         LabelledPool(samples[::2], seed=0),
         FilePool(samples[1::2], seed=0),

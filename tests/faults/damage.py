@@ -21,6 +21,7 @@ from co2s_hf.geo import outputs
 from co2s_hf.geo.windows import WindowGrid, cut_bands
 from co2s_hf.geo.work import WorkFolder
 from co2s_hf.publish.folder import verify_checksums
+from co2s_hf.raster.image import Reading
 from tests.faults import jobs
 from tests.faults.children import Moment, fresh, start, wait
 from training.arguments import FREE, parse_arguments
@@ -170,7 +171,7 @@ def description(base: Path) -> tuple[Path, Check]:
         shutil.copytree(folder, base / "copy_of_lists")
         arguments = parse_arguments(["--dataset", str(folder / "dataset.yaml")])
         split = listed_data(arguments)
-        check_split(split, 3)
+        check_split(split, Reading(count=3))
         found = {name: value for name, value in vars(arguments).items() if name not in (*FREE, "dataset")}
         found = {**json.loads(json.dumps(found)), "images": fingerprint_of(split)}
         if before and found != before[0]:

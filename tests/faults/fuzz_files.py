@@ -16,7 +16,9 @@ from PIL import Image
 
 from co2s_hf.convert.folders import Target as Folder
 from co2s_hf.convert.folders import convert_clip_file, convert_co2s_files, convert_dino_file, convert_dpt_file
-from co2s_hf.data import images
+from co2s_hf.raster.ids import read_ids
+from co2s_hf.raster.image import EncodedImage, NoData, Reading
+from co2s_hf.raster.read import file_suffix, image_size, is_lossy, read_raster
 from tests.faults.fuzz_values import JUNK, Try
 from tests.faults.judge import Row
 
@@ -149,24 +151,23 @@ def rasters(give: Any) -> tuple[str, bytes]:
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
-    "image": images.read_image,
-    "image4": lambda path: images.read_image_and_valid(path, 0, num_bands=4),
-    "mask": images.read_mask,
-    "raw mask": images.read_raw_mask,
-    "size": images.image_size,
-    "suffix": images.file_suffix,
-    "lossy": images.is_lossy,
+    "image": read_raster,
+    "input": lambda path: read_raster(path).input,
+    "image4": lambda path: read_raster(path, Reading(count=4, nodata=NoData(0))),
+    "borders": lambda path: read_raster(path, Reading(nodata=NoData(0, within=12))),
+    "mask": read_ids,
+    "size": image_size,
+    "suffix": file_suffix,
+    "lossy": is_lossy,
 }
 
 
 def images_read(folder: Path) -> Try:
     def try_one(row: Row, value: tuple[tuple[str, bytes], str, bool, str]) -> None:
         (what, data), reader, encoded, suffix = value
-        if reader == "mask" and encoded:
-            reader = "raw mask"
         path: Any = folder / f"fuzzed{suffix}"
         if encoded:
-            path = images.EncodedImage(f"fuzzed{suffix}", data)
+            path = EncodedImage(f"fuzzed{suffix}", data)
         else:
             path.write_bytes(data)
         row.judge(lambda: READERS[reader](path), f"{reader}: {what}", "fuzzed")

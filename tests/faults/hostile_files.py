@@ -13,7 +13,6 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from co2s_hf.__main__ import main as co2s
-from co2s_hf.data import images
 from co2s_hf.data.folders import check_split, find_split
 from co2s_hf.data.hub import fetch, read_named
 from co2s_hf.data.lists import Line, write_list
@@ -22,6 +21,9 @@ from co2s_hf.geo.maps import predict_scene
 from co2s_hf.geo.suggest import SuggestSettings, suggest
 from co2s_hf.publish.card import CardFacts, DataFacts, model_card
 from co2s_hf.raster.cog import opened
+from co2s_hf.raster.ids import read_ids
+from co2s_hf.raster.image import EncodedImage, Reading
+from co2s_hf.raster.read import read_raster
 from tests.faults.fuzz_inputs import GOOD
 from tests.faults.hostile_code import refused
 from tests.faults.space_modules import page_parts, scene_file
@@ -51,7 +53,9 @@ def _list(folder: Path, canary: Path, name: str) -> None:
     _dataset(folder)
     (folder / "names.txt").write_text(f"{name} {name}\n")
     refused(
-        lambda: check_split(find_split(folder, classes=["a", "b"], labelled=["names.txt"], validation=["b.png"])),
+        lambda: check_split(
+            find_split(folder, classes=["a", "b"], labelled=["names.txt"], validation=["b.png"]), Reading()
+        ),
         "etc/passwd",
     )
 
@@ -61,7 +65,10 @@ def _link(folder: Path, canary: Path) -> None:
     (folder / "images" / "c.png").symlink_to("/etc/passwd")
     (folder / "labels" / "c.png").symlink_to("/etc/passwd")
     refused(
-        lambda: check_split(find_split(folder, classes=["a", "b"], labelled=["c.png"], validation=["b.png"])), "c.png"
+        lambda: check_split(
+            find_split(folder, classes=["a", "b"], labelled=["c.png"], validation=["b.png"]), Reading()
+        ),
+        "c.png",
     )
 
 
@@ -158,14 +165,14 @@ def geotiff(path: Path, side: int, bands: int) -> Path:
 def _bomb(folder: Path, canary: Path, data: bytes, suffix: str) -> None:
     path = folder / f"bomb{suffix}"
     path.write_bytes(data)
-    for read in (images.read_image, images.read_mask, images.read_raw_mask, images.read_image_and_valid):
+    for read in (read_raster, read_ids):
         refused(lambda read=read: read(path), f"bomb{suffix}", "CO2S_MAX_PIXELS")
-    refused(lambda: images.read_image(images.EncodedImage("bomb", data)), "bomb", "CO2S_MAX_PIXELS")
+    refused(lambda: read_raster(EncodedImage("bomb", data)), "bomb", "CO2S_MAX_PIXELS")
 
 
 def _geo_bomb(folder: Path, canary: Path) -> None:
     path = geotiff(folder / "bomb.tif", 100_000, 4)
-    refused(lambda: images.read_image(path), "bomb.tif", "100000x100000", "CO2S_MAX_PIXELS")
+    refused(lambda: read_raster(path), "bomb.tif", "100000x100000", "CO2S_MAX_PIXELS")
 
 
 def _scene_bomb(folder: Path, canary: Path) -> None:
@@ -185,7 +192,7 @@ def _text_bomb(folder: Path, canary: Path) -> None:
     text = b"a\0\0" + zlib.compress(bytes(200_000_000))
     chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
     (folder / "bomb.png").write_bytes(picture[:33] + chunk + picture[33:])
-    refused(lambda: images.read_image(folder / "bomb.png"), "bomb.png")
+    refused(lambda: read_raster(folder / "bomb.png"), "bomb.png")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -226,7 +233,7 @@ def _prompt(folder: Path, canary: Path) -> None:
     heard = []
     for path in sorted(folder.iterdir()):
         listener = Listener()
-        picture, _ = read_natural_colours(path)
+        picture, _ = read_natural_colours(path, Reading())
         scorer = GenerativeScorer(listener, ClassBank(("water", "road"), (("water",), ("road",))), reading="json")  # type: ignore[arg-type]
         scorer.score(picture, torch.zeros(32, 32, dtype=torch.int64))
         heard.append(listener.heard)

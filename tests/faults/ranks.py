@@ -15,7 +15,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 from torch.optim import AdamW
 
-from co2s_hf.data.images import IGNORE, write_image, write_mask
+from co2s_hf.data.label_map import IGNORE
+from co2s_hf.raster.write import write_image, write_mask
 from tests.faults import jobs, spoil
 from tests.faults.children import fresh, kill, start, start_ranks, wait
 from tests.training.tiny_runs import build_tiny_model, load_batches

@@ -32,7 +32,7 @@ def test_wrong_scores_of_a_class_that_is_not_there_are_found(ious, recalls, wron
     (tmp_path / "run" / "model" / "README.md").write_text("a card")
     (tmp_path / "scenes" / "labels").mkdir(parents=True)
     write_mask(tmp_path / "scenes" / "labels" / "val_0.png", torch.tensor([[0, 1, 255]]).byte().numpy())
-    assert numerics._wrong_scores(tmp_path, ("a", "b", "c"), nothing=False) == wrong
+    assert numerics._wrong_scores(tmp_path, ("a", "b", "c")) == wrong
 
 
 @pytest.mark.slow

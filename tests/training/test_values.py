@@ -11,6 +11,7 @@ import co2s_hf  # noqa: F401  registers the models
 from co2s_hf.data.folders import DataSplit, Sample
 from co2s_hf.raster import read
 from co2s_hf.raster.image import FileWindow, NoData, Reading
+from co2s_hf.raster.write import write_image
 from tests.training.tiny_runs import tiny_arguments
 from training import eval_semi, train_semi
 from training.arguments import values_of
@@ -29,8 +30,7 @@ pytestmark = [
 def write_tiff(path, pixels, *, scale=1.0, offset=0.0, crs="EPSG:32633", size_m=10.0, **profile):
     """Write (bands, H, W) with its place and, where they are not 1 and 0, the scale and offset of its values."""
     bands, height, width = pixels.shape
-    if crs is not None:
-        profile |= dict(crs=crs, transform=rasterio.Affine(size_m, 0, 500_000, 0, -size_m, 5_000_000))
+    profile |= dict(crs=crs, transform=rasterio.Affine(size_m, 0, 500_000, 0, -size_m, 5_000_000))
     with rasterio.open(
         path, "w", driver="GTiff", count=bands, height=height, width=width, dtype=pixels.dtype, **profile
     ) as file:
@@ -125,7 +125,8 @@ def test_resolution_is_that_of_the_files_times_the_scale(crs, gsd_m, tmp_path):
         latitude = np.arctan(np.sinh(5_000_000 / 6_378_137.0))
         gsd_m = 0.5 * np.cos(latitude)
     assert found == pytest.approx(gsd_m / 0.5, rel=5e-3)
-    plain = Sample(write_tiff(tmp_path / "p.tif", np.zeros((3, 4, 4), np.uint8), crs=None), None, "s")
+    write_image(tmp_path / "p.png", np.zeros((4, 4, 3), np.uint8))
+    plain = Sample(tmp_path / "p.png", None, "s")
     assert training_images([plain], Reading(), gsd_m=77.0, image_scale=0.5)["gsd_m"] == 154
 
 
