@@ -43,3 +43,12 @@ class BandStatistics:
     def std(self) -> NDArray[np.float64]:
         """Standard deviation (C,) over all pixels (population, not sample)."""
         return np.sqrt(self._squares / max(self.pixels, 1))
+
+    def rounded(self) -> tuple[list[float], list[float]]:
+        """Mean and std, one number per band, as a description writes them."""
+        return [significant(value) for value in self.mean], [significant(value) for value in self.std]
+
+
+def significant(value: float) -> float:
+    """A statistic in six digits, whatever its size: reflectances are as small as counts are large."""
+    return float(f"{value:.6g}")

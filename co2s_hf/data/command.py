@@ -5,21 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..raster.image import NoData
 from .description import (
-    TODO,
     DatasetDescription,
+    open_questions,
     refuse_existing,
     root_as_seen_from,
     write_document,
     write_text,
 )
-from .discover import discover
-from .folders import count_class_pixels
+from .discover import Answers, discover
 from .hub import fetch
 from .prepare import prepare
-from .report import check_dataset
+from .report import check_dataset, update_statistics
+from .samples import count_class_pixels
 from .show import add_show
-from .splits import Blocks, Grouping, draw_split, leaks, write_split
+from .splits import Blocks, Grouping, class_shares, draw_split, leaks, write_split
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -33,21 +34,49 @@ def add_commands(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
     init = actions.add_parser("init", help="write the dataset.yaml of a folder of images and masks")
     init.add_argument("folder", type=Path, help="folder of the data set; nothing in it is changed")
+    init.add_argument(
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="in the order of the ids in the masks, 255 ignored; or NAME=VALUE with an id or '#RRGGBB', ignore=VALUE",
+    )
+    init.add_argument("--images", help="folder or glob of the images, below the folder; default: by its usual names")
+    init.add_argument("--masks", help="folder or glob of the masks, below the folder; default: by its usual names")
+    init.add_argument("--bands", nargs="+", default=[], metavar="NAME", help="names of the bands, in their order")
+    init.add_argument(
+        "--alpha", choices=["band", "transparency"], help="what a band is that files call alpha; default: by its values"
+    )
+    init.add_argument("--nodata", type=float, help="value of pixels that show nothing, besides what the files say")
+    init.add_argument(
+        "--nodata_within",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="so far from --nodata, what is connected to the border of an image shows nothing either",
+    )
+    init.add_argument("--scene_pattern", help="regular expression whose first group is the scene; '' for none")
+    init.add_argument("--accept", action="store_true", help="take the scene pattern that is proposed")
     init.add_argument("-o", "--output", type=Path, help="what to write; default: dataset.yaml in the folder")
     init.add_argument("--force", action="store_true", help="replace an existing file")
     init.set_defaults(run=_init)
 
     add_show(actions)
 
-    check = actions.add_parser("check", help="check a data set; status 1 if it is not fit for training")
-    check.add_argument("description", type=Path, help="dataset.yaml")
+    check = actions.add_parser("check", help="check a data set; status 1 if it is not fit")
+    check.add_argument("description", type=Path, help="dataset.yaml, or its folder")
     check.add_argument("--html", type=Path, help="also write the report as a page")
     check.add_argument("--json", type=Path, help="also write the report for programs, with every finding")
+    check.add_argument(
+        "--update_statistics", action="store_true", help="write the measured mean and std of the bands to dataset.yaml"
+    )
     check.add_argument("--force", action="store_true", help="replace existing reports")
     check.set_defaults(run=_check)
 
     split = actions.add_parser("split", help="draw labelled and validation images; writes lists and their dataset.yaml")
-    split.add_argument("description", type=Path, help="dataset.yaml; its validation images stay, if it names any")
+    split.add_argument(
+        "description", type=Path, help="dataset.yaml, or its folder; its validation images stay, if it names any"
+    )
     split.add_argument("output", type=Path, help="folder for labelled.txt, unlabelled.txt, val.txt and dataset.yaml")
     size = split.add_mutually_exclusive_group(required=True)
     size.add_argument("--fraction", type=float, help="labelled share of the training images with a mask")
@@ -93,13 +122,22 @@ def add_commands(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None
 def _init(arguments: argparse.Namespace) -> int:
     output = arguments.output or arguments.folder / "dataset.yaml"
     refuse_existing(output, force=arguments.force)
-    found = discover(arguments.folder)
+    if arguments.nodata_within and arguments.nodata is None:
+        raise ValueError("--nodata_within needs the value that it is about: --nodata, such as 0.")
+    answers = Answers(
+        **{name: getattr(arguments, name) for name in ("images", "masks", "classes", "bands", "alpha", "accept")},
+        nodata=None if arguments.nodata is None else NoData(arguments.nodata, arguments.nodata_within),
+        scene_pattern=arguments.scene_pattern,
+    )
+    found = discover(arguments.folder, answers)
     found.document["root"] = root_as_seen_from(output, Path(found.document["root"]))
     write_document(output, found.document, force=arguments.force)
     for note in found.notes:
         print(note)
-    todos = sum(TODO in line for line in output.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
-    print(f"Wrote {output}" + (f"; {todos} lines with {TODO} are for you to fill in." if todos else "."))
+    questions = open_questions(found.document)
+    print(f"Wrote {output}" + ("; what is left to say, there or with the argument named:" if questions else "."))
+    for question in questions:
+        print(f"  {question}")
     print(f"Next: co2s data check {output}")
     return 0
 
@@ -108,24 +146,29 @@ def _check(arguments: argparse.Namespace) -> int:
     outputs = [path for path in (arguments.html, arguments.json) if path is not None]
     for path in outputs:
         refuse_existing(path, force=arguments.force)
-    report = check_dataset(arguments.description)
+    described = _described(arguments.description)
+    report = check_dataset(described)
     print(report.to_text(), end="")
     if arguments.html:
         write_text(arguments.html, report.to_html(), force=arguments.force)
     if arguments.json:
         write_text(arguments.json, report.to_json(), force=arguments.force)
+    if arguments.update_statistics:
+        update_statistics(described, report.bands)
+        print(f"Wrote mean and std of the bands to {described}.")
     return 1 if report.errors else 0
 
 
 def _split(arguments: argparse.Namespace) -> int:
     described = arguments.output / "dataset.yaml"
     refuse_existing(described, force=arguments.force)
-    description = DatasetDescription.load(arguments.description)
+    source = _described(arguments.description)
+    description = DatasetDescription.load(source)
     fraction = arguments.validation_fraction or description.validation_fraction
     if description.validation is not None:
         if arguments.validation_fraction is not None:
             raise ValueError(
-                f"{arguments.description} names its validation images already; leave out --validation_fraction, or set "
+                f"{source} names its validation images already; leave out --validation_fraction, or set "
                 "splits.validation to null."
             )
         fraction = None
@@ -133,6 +176,7 @@ def _split(arguments: argparse.Namespace) -> int:
     pool = replace(description, labelled=None, validation=description.validation or ()).find_split()
     training = pool.labelled + pool.unlabelled
     group = _grouping(arguments)
+    pixels = count_class_pixels(training + pool.validation, len(pool.classes), description.reading)
     split = draw_split(
         training,
         classes=pool.classes,
@@ -141,7 +185,7 @@ def _split(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         group=group,
         validation_fraction=fraction,
-        class_pixels=count_class_pixels(training, len(pool.classes), description.reading),
+        class_pixels=pixels,
     )
     if pool.validation:
         split = replace(split, validation=pool.validation)
@@ -158,9 +202,16 @@ def _split(arguments: argparse.Namespace) -> int:
     found = leaks(split, group)
     counts = f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.validation)} validation"
     print(f"{counts} images.")
+    for line in class_shares(split, pixels):
+        print(line)
     print(f"{'warning: ' if found else ''}{found}")
     print(f"Wrote {arguments.output}. Next: co2s data check {described}")
     return 0
+
+
+def _described(path: Path) -> Path:
+    """The dataset.yaml itself, where its folder is given."""
+    return path / "dataset.yaml" if path.is_dir() else path
 
 
 def _grouping(arguments: argparse.Namespace) -> Grouping:

@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,13 @@ from ..raster.image import NoData, Reading
 from .folders import DataSplit, find_split
 from .label_map import IGNORE, LabelMap, LabelMapError, Value, show_value
 from .patterns import MAX_CHARACTERS, PatternError, first_groups
+from .wording import some
 
 TODO = "TODO"
 """How every value starts that a person still has to give; a description with one is refused."""
+
+ALPHA = "alpha"
+"""Name of a last band that `bands.count` may leave out: it is transparency then."""
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
 
@@ -30,13 +34,38 @@ _HEADER = """\
 #   classes      in the order of their training ids; concepts: phrases for the text encoder, null for the name alone
 #   label_map    mask value (an id, or a colour as "#RRGGBB") -> class name, or ignore
 #   images       a folder, or a glob such as data/*_sat.jpg; masks likewise: what * stands for is the same in both
-#   bands        rgb: places of red, green and blue; mean, std: in the values of the files; scale, offset: from these to
-#                physical values, null as the files say
+#   bands        count: without a band that is transparency; rgb: places of red, green and blue; mean, std: in the
+#                values of the files; scale, offset: from these to physical values, null as the files say
 #   nodata       pixels that hold this value in every band show nothing; {value: 0, within: 12}: nor do darker borders
 #                that JPEG has smeared; null: only what the files say themselves
 #   scene_pattern  regular expression whose first group is the scene of an image name; null: each image is a scene
 #   splits       lists of globs below images, folders, or .txt lists; null: see find_split. seed: of validation_fraction
 """
+
+
+ANSWERS = {
+    "images": "--images FOLDER",
+    "masks": "--masks FOLDER",
+    "classes": "--classes NAME …",
+    "label_map": "--classes NAME …",
+    "bands.count": "--alpha band, or --alpha transparency",
+    "bands": "--bands NAME …",
+    "scene_pattern": "--accept, or --scene_pattern REGEX",
+}
+"""The arguments of `co2s data init` that answer a TODO, by the start of its key."""
+
+
+def answer_to(key: str) -> str:
+    """The argument of `co2s data init` that answers the TODO at a key such as `classes[0].name`."""
+    return next((argument for start, argument in ANSWERS.items() if key.startswith(start)), "")
+
+
+def open_questions(document: Mapping[str, Any]) -> list[str]:
+    """List the TODOs of a document, together what one argument of `co2s data init` answers, with that argument."""
+    keys: dict[str, list[str]] = {}
+    for key, text in todos(document, ""):
+        keys.setdefault(answer_to(key), []).append(f"{key}: {text.removeprefix(f'{TODO}: ')}")
+    return [f"{answer or 'edit the file'}: {some(lines, shown=2)}" for answer, lines in keys.items()]
 
 
 class DescriptionError(ValueError):
@@ -248,6 +277,30 @@ def write_text(path: str | Path, text: str, *, force: bool = False) -> None:
         raise
 
 
+def rewrite_bands(path: str | Path, values: Mapping[str, Sequence[float]]) -> None:
+    """Put lists of numbers in the place of what a dataset.yaml has under `bands`; the rest of the text stays as it is.
+
+    Raises:
+        DescriptionError: The file is no usable description, before or, written in an unusual way, after that.
+    """
+    path = Path(path)
+    before = DatasetDescription.load(path)
+    text = path.read_text(encoding="utf-8")
+    bands = next(node for key, node in yaml.compose(text, _Loader).value if key.value == "bands")
+    spans = {key.value: (key.end_mark.index, node) for key, node in bands.value}
+    for name in sorted(values, key=lambda name: -spans[name][0]):  # from behind, so that places hold
+        start, node = spans[name]
+        old = text[start : node.end_mark.index]
+        text = f"{text[:start]}: [{', '.join(map(repr, values[name]))}]{text[start + len(old.rstrip()) :]}"
+    document = _Document(path, text)
+    document.check()
+    lists = {name: tuple(numbers) for name, numbers in values.items()}
+    if document.description() != replace(before, bands=replace(before.bands, **lists)):
+        fix = f"Write the numbers yourself: {lists}."
+        raise DescriptionError(path, [Problem("bands", "lists such as mean: [1, 2, 3]", "another way to write", fix)])
+    write_text(path, text, force=True)
+
+
 def refuse_existing(path: str | Path, *, force: bool) -> None:
     """Raise FileExistsError ahead of the work whose result could not be written."""
     if Path(path).exists() and not force:
@@ -446,13 +499,13 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 class _Document:
     """A description file being read: collects every problem before anything is made of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text: str | None = None) -> None:
         self.path, self.problems = path, list[Problem]()
-        if not path.is_file():
+        if text is None and not path.is_file():
             self._refuse("the file", "a description", "no file", "Write one with `co2s data init FOLDER`.")
             raise DescriptionError(path, self.problems)
         try:
-            self.content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+            self.content = yaml.load(path.read_text(encoding="utf-8") if text is None else text, _Loader)
             _count_values(self.content, {})
         except _YAML_ERRORS as error:
             found = " ".join(str(error).split())
@@ -461,8 +514,10 @@ class _Document:
 
     def check(self) -> None:
         """Hold the content against the schema; what needs sound parts is compared only if the parts are sound."""
-        for key, text in _todos(self.content, ""):
-            self._refuse(key, "a value", repr(text), "Fill it in.")
+        for key, text in todos(self.content, ""):
+            answer = answer_to(key)
+            fix = f"Fill it in{f', or give `co2s data init` {answer}' if answer else ''}."
+            self._refuse(key, "a value", repr(text), fix)
         self._stop_at_problems()
         self._hold(self.content, _TOP, "")
         self._stop_at_problems()
@@ -496,7 +551,8 @@ class _Document:
             classes=classes,
             label_map=self._label_map(),
             bands=Bands(
-                **{name: _frozen(bands[name]) for name in ("names", "dtype", "rgb", "mean", "std")},
+                **{name: _frozen(bands[name]) for name in ("dtype", "rgb")},
+                **{name: _frozen(self._without_alpha(name)) for name in ("names", "mean", "std")},
                 scale=bands.get("scale"),
                 offset=bands.get("offset"),
             ),
@@ -554,13 +610,20 @@ class _Document:
         bands = self.content["bands"]
         count = bands["count"]
         for name in ("names", "mean", "std"):
-            if bands[name] is not None and len(bands[name]) != count:
+            entries = self._without_alpha(name)
+            if entries is not None and len(entries) != count:
                 fix = "Correct the list or bands.count."
-                self._refuse(f"bands.{name}", f"{count} entries, as bands.count says", f"{len(bands[name])}", fix)
+                self._refuse(f"bands.{name}", f"{count} entries, as bands.count says", f"{len(entries)}", fix)
         if bands["rgb"] is not None and (max(bands["rgb"]) >= count or len(set(bands["rgb"])) < 3):
             self._refuse(
                 "bands.rgb", f"three different places below {count}", str(bands["rgb"]), "Count the bands from 0."
             )
+
+    def _without_alpha(self, name: str) -> Any:
+        """A list of the bands; without its last entry where that is the one of alpha, which `count` leaves out."""
+        bands, entries = self.content["bands"], self.content["bands"][name]
+        is_apart = bands["names"][-1] == ALPHA and len(bands["names"]) == bands["count"] + 1
+        return entries[:-1] if entries is not None and is_apart and len(entries) == len(bands["names"]) else entries
 
     def _refuse(self, key: str, expected: str, found: str, fix: str) -> None:
         self.problems.append(Problem(key, expected, found, fix))
@@ -583,14 +646,14 @@ def _count_values(content: Any, known: dict[int, int]) -> int:
     return known[id(content)]
 
 
-def _todos(content: Any, key: str) -> list[tuple[str, str]]:
+def todos(content: Any, key: str) -> list[tuple[str, str]]:
     """Find every text, value or key, that starts with TODO: (where, text)."""
     if isinstance(content, dict):
         parts = [(f"{key}.{name}" if key else str(name), value) for name, value in content.items()]
         keys = [(where, name) for (where, _), name in zip(parts, content, strict=True) if str(name).startswith(TODO)]
-        return keys + [todo for where, value in parts for todo in _todos(value, where)]
+        return keys + [todo for where, value in parts for todo in todos(value, where)]
     if isinstance(content, list):
-        return [todo for i, value in enumerate(content) for todo in _todos(value, f"{key}[{i}]")]
+        return [todo for i, value in enumerate(content) for todo in todos(value, f"{key}[{i}]")]
     return [(key, content)] if isinstance(content, str) and content.startswith(TODO) else []
 
 

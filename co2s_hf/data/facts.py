@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .folders import DataError
 from .label_map import IGNORE, LabelMap, Value
 from .lists import Line, Lists
+from .samples import DataError
 
 Colour = tuple[int, int, int]
 

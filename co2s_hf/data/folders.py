@@ -5,20 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from ..raster.errors import RasterError
-from ..raster.ids import read_ids
 from ..raster.image import Reading
-from ..raster.read import IMAGE_SUFFIXES, open_image
+from ..raster.read import IMAGE_SUFFIXES
 from .globs import GlobError, Names, normal, plain
-from .label_map import IGNORE, LabelMap, LabelMapError, Value, show_value, value_counts
+from .inspect import Inspection
+from .label_map import LabelMap
+from .pairs import common_affixes
 from .patterns import PatternError, first_groups
 from .samples import DataError, DataSplit, Sample, count_class_pixels, path_of, read_labels, read_sample
-from .wording import SHOWN, some
+from .wording import some
 
-_DARK_16BIT = 2**14  # 16-bit images are divided by 65535: below a quarter of that, a model sees them nearly black
 _SIDECARS = (
     *(".xml", ".msk", ".ovr", ".prj", ".wld", ".tfw", ".pgw", ".pngw", ".jgw", ".jpgw", ".jpegw", ".tifw", ".bpw"),
     *(".wpw", ".gfw", ".aux", ".rrd", ".cpg", ".qpj", ".qml", ".tab", ".rpb", ".imd"),
@@ -79,7 +76,9 @@ def find_split(
     measured = [] if validation is None else folder.collect(validation, "validation")
     held_out = {sample.scene for sample in measured}
     if labelled is None:
-        taught = [s for s in folder.everything() if s.has_mask and s.scene not in held_out]
+        with_mask = [s for s in folder.everything() if s.has_mask]
+        folder.require_pairs(with_mask)
+        taught = [s for s in with_mask if s.scene not in held_out]
     else:
         taught = folder.collect(labelled, "labelled")
     pool = None if unlabelled is None else folder.collect(unlabelled, "unlabelled")
@@ -145,6 +144,28 @@ class _Folder:
         }
         idle = set(self.images) - images
         return tuple(sorted({*lone, *idle, *others})), tuple(sorted(lone))
+
+    def require_pairs(self, with_mask: Sequence[Sample]) -> None:
+        """Raise DataError where there are masks, and none of them belongs to an image."""
+        if with_mask or not self.masks:
+            return
+        masks = list(self.masks.values())
+        stems = [path.relative_to(self.images_dir).with_suffix("").as_posix() for path in self.images]
+        lone = [path.relative_to(self.masks_dir).with_suffix("").as_posix() for path in masks]
+        nested = any("/" in stem for stem in (*stems, *lone))
+        globs = [
+            f"images: {of_images.glob(self._below(self.images_dir), self.images[0].suffix, nested=nested)} and "
+            f"masks: {of_masks.glob(self._below(self.masks_dir), masks[0].suffix, nested=nested)}"
+            for of_images, of_masks in common_affixes(stems, lone)
+        ]
+        raise DataError(
+            f"None of the {_count(self.images, 'image')}, such as {self.images[0].name}, has one of the "
+            f"{_count(masks, 'mask')}, such as {masks[0].name}; expected masks named as their images. "
+            + (f"Give globs: {' or '.join(globs)}." if globs else "Rename them, or give globs of both.")
+        )
+
+    def _below(self, folder: Path) -> str:
+        return folder.relative_to(self.root).as_posix() if folder.is_relative_to(self.root) else str(folder)
 
     def everything(self) -> list[Sample]:
         return self._samples((image, None) for image in self.images)
@@ -265,6 +286,11 @@ def _draw_scenes(samples: Sequence[Sample], fraction: float | None, seed: int) -
             f"No validation images are named and validation_fraction is {fraction}; name the validation images, or "
             "give the share of the labelled images to hold out, between 0 and 1."
         )
+    if not samples:
+        raise DataError(
+            "No image has a mask, so that none can be held out for validation; expected masks named as their images. "
+            "Check the masks folder, or describe another one in dataset.yaml."
+        )
     counts = {scene: 0 for scene in sorted({sample.scene for sample in samples})}
     for sample in samples:
         counts[sample.scene] += 1
@@ -327,147 +353,26 @@ def check_split(split: DataSplit, reading: Reading, *, decode_unlabelled: bool =
         decode_unlabelled: Decode the unlabelled images too, under a progress bar; False trusts them.
 
     Returns:
-        Warnings, one sentence each: classes never labelled or never measured, scenes on both sides, dark 16-bit images.
+        Warnings, one text for each kind: classes never labelled or never measured, labels where the image holds no
+        data, scenes on both sides, files that are not used, dark 16-bit images and so on.
 
     Raises:
-        DataError: An empty part; validation images among the others; a missing mask, or one of another size or with
-            ids that no class has; files that do not decode; another number of bands. One kind of problem per error.
+        DataError: An empty labelled or validation part, or one without any label; validation images among the others;
+            a missing mask, or one of another size, elsewhere on the ground or with values that no class has; files
+            that do not decode; another number of bands. One kind of problem per error.
     """
-    _check_parts(split)
-    with_masks = split.labelled + split.validation
-    _check_masks(with_masks)
-    labelled_px = _count_ids(split.labelled, split.classes)
-    validation_px = _count_ids(split.validation, split.classes)
-    decoded = with_masks + (split.unlabelled if decode_unlabelled else ())
-    warnings = _check_images(decoded, reading)
-    warnings += _absent_classes(split.classes, labelled_px, "Classes without a labelled pixel, never learned")
-    warnings += _absent_classes(split.classes, validation_px, "Classes without a validation pixel, never measured")
-    return warnings + _shared_scenes(split)
+    return _checked(Inspection(split, reading, decode_unlabelled=decode_unlabelled, strict=True))
 
 
 def check_labelled(samples: Sequence[Sample], classes: Sequence[str], reading: Reading) -> list[str]:
     """Decode images with masks, as for an evaluation; warnings and errors as of `check_split`."""
-    if not samples:
-        raise DataError("There is no image with a mask; expected at least one.")
-    _check_masks(samples)
-    pixels = _count_ids(samples, classes)
-    return _check_images(samples, reading) + _absent_classes(classes, pixels, "Classes without a pixel, not measured")
+    split = DataSplit(tuple(classes), (), (), tuple(samples))
+    return _checked(Inspection(split, reading, needed=("validation",), strict=True))
 
 
-def _check_masks(samples: Sequence[Sample]) -> None:
-    _check_masks_exist(samples)
-
-
-def _check_parts(split: DataSplit) -> None:
-    for part in ("labelled", "validation"):  # whether there must be unlabelled images, a method knows
-        if not getattr(split, part):
-            raise DataError(f"The split has no {part} image; expected at least one. Check the {part} entries.")
-    validation = {sample.image for sample in split.validation}
-    for part in ("labelled", "unlabelled"):
-        shared = [sample.image for sample in getattr(split, part) if sample.image in validation]
-        if shared:
-            raise DataError(
-                f"{_count(shared, 'validation image')} also among the {part} images: {some(shared)}. Training must "
-                "not see what is measured; take them out of one of the two."
-            )
-
-
-def _check_masks_exist(samples: Sequence[Sample]) -> None:
-    missing = [f"{s.image} (expected {s.mask})" for s in samples if s.mask is None or not path_of(s.mask).is_file()]
-    if missing:
-        raise DataError(
-            f"{_count(missing, 'labelled or validation image')} without a mask: {some(missing)}. A mask has the name "
-            "of its image; add it, or list the image as unlabelled."
-        )
-
-
-def _count_ids(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Count the pixels of every training id 0..255 over all masks; refuse values that have no meaning."""
-    pixels = np.zeros(256, np.int64)
-    totals: dict[LabelMap, dict[Value, int]] = {}
-    wrong, broken = [], []
-    for sample in samples:
-        assert sample.mask is not None  # _check_masks_exist
-        label_map = sample.label_map or LabelMap.identity(len(classes))
-        try:
-            with open_image(sample.image) as file:
-                ids = read_ids(sample.mask, onto=file.grid)
-            counts = value_counts(ids.values, ids.known)
-        except (RasterError, LabelMapError) as error:
-            broken.append(str(error))
-            continue
-        pixels += label_map.class_pixels(counts)
-        total = totals.setdefault(label_map, {})
-        for value, count in counts.items():
-            total[value] = total.get(value, 0) + count
-        strange = [show_value(value) for value in label_map.unmapped(counts)]
-        if strange:
-            wrong.append(f"{sample.mask} has {'ids' if ids.values.ndim == 2 else 'colours'} {some(strange)}")
-    _refuse_broken(broken)
-    advice = [" ".join(pair) for label_map, total in totals.items() for pair in label_map.suspicions(total, classes)]
-    if wrong:
-        raise DataError(_unmapped(wrong, samples, classes) + "".join(f" Likely: {text}" for text in advice))
-    if advice:
-        raise DataError("The masks do not fit their label map: " + " ".join(advice))
-    return pixels
-
-
-def _unmapped(wrong: Sequence[str], samples: Sequence[Sample], classes: Sequence[str]) -> str:
-    if any(sample.label_map for sample in samples):
-        return (
-            f"{_count(wrong, 'mask')} with values that the label map does not name: {some(wrong)}. Add each of them "
-            "to label_map: with its class, or with ignore."
-        )
-    ids = ", ".join(f"{i} {name}" for i, name in enumerate(classes))
-    return (
-        f"{_count(wrong, 'mask')} with ids of no class: {some(wrong)}. Expected {ids}, and {IGNORE} where there is no "
-        "label. Check the class list, or renumber the masks."
-    )
-
-
-def _check_images(samples: Sequence[Sample], reading: Reading) -> list[str]:
-    broken, brightest = [], {}
-    for sample in tqdm(samples, desc="Checking images", unit="image", disable=None):
-        try:
-            with open_image(sample.image, reading) as file:
-                file.require_meaning()
-                raster = file.read()
-        except RasterError as error:
-            broken.append(str(error))
-            continue
-        if raster.pixels.dtype == np.uint16:
-            brightest[sample.image] = int(raster.pixels.max())
-    _refuse_broken(broken)
-    if brightest and max(brightest.values()) < _DARK_16BIT:
-        return [
-            f"{_count(brightest, 'image')} of 16 bits, none brighter than {max(brightest.values())} of 65535: a model "
-            "sees them nearly black; stretch the values to the whole range, or train with their own mean and deviation."
-        ]
-    return []
-
-
-def _refuse_broken(errors: Sequence[str]) -> None:
-    if errors:
-        more = f" And {len(errors) - SHOWN} more." if len(errors) > SHOWN else ""
-        raise DataError(f"{_count(errors, 'unusable file')}. " + " ".join(errors[:SHOWN]) + more)
-
-
-def _absent_classes(classes: Sequence[str], pixels: NDArray[np.int64], what: str) -> list[str]:
-    absent = [name for i, name in enumerate(classes) if not pixels[i]]
-    return [f"{what}: {some(absent)}."] if absent else []
-
-
-def _shared_scenes(split: DataSplit) -> list[str]:
-    measured = {sample.scene for sample in split.validation}
-    training = {sample.image: sample for sample in split.labelled + split.unlabelled}.values()
-    leaking = [sample for sample in training if sample.scene in measured]
-    if not leaking:
-        return []
-    scenes = sorted({sample.scene for sample in leaking})
-    return [
-        f"{_count(scenes, 'scene')} on both sides ({some(scenes)}): {len(leaking)} of {len(training)} training images "
-        "are neighbours of validation images, so that validation flatters the model."
-    ]
+def _checked(inspection: Inspection) -> list[str]:
+    inspection.refuse_errors()
+    return inspection.warnings
 
 
 def _count(items: Any, noun: str) -> str:

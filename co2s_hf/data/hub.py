@@ -14,9 +14,9 @@ from ..raster.errors import RasterError
 from ..raster.ids import read_ids
 from ..raster.image import EncodedImage
 from ..raster.read import IMAGE_SUFFIXES, file_suffix, is_lossy, read_raster
-from .folders import DataError
 from .journal import Journal, fingerprint, refuse_target
 from .lists import Line, write_list
+from .samples import DataError
 from .wording import some
 
 RECORD = "fetched.json"

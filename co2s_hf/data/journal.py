@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .folders import DataError
+from .samples import DataError
 from .wording import some
 
 JOURNAL = ".journal.jsonl"

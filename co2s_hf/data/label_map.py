@@ -151,6 +151,25 @@ class LabelMap:
             )
         return found
 
+    def binary(self, counts: Mapping[Value, int], classes: Sequence[str]) -> list[tuple[str, str]]:
+        """Recognise binary masks of 0 and 255 under a map that ignores 255, so that nothing but one class is learned.
+
+        Args, returns: As of `suspicions`.
+        """
+        if set(counts) != {0, IGNORE} or self.targets.get(IGNORE) != IGNORE or len(classes) < 2:
+            return []
+        first = self.targets.get(0, IGNORE)
+        background = classes[first] if first != IGNORE else classes[0]
+        other = classes[1] if background == classes[0] else classes[0]
+        return [
+            (
+                f"the masks hold 0 ({counts[0]} px) and 255 ({counts[IGNORE]} px) alone, as binary masks do, and 255 "
+                f"is ignored, so that nothing but {background} could be learned",
+                f"If 255 means {other}, say so in the label_map of a dataset.yaml: `0: {background}`, `255: {other}`; "
+                f"`co2s data init FOLDER --classes {background}=0 {other}=255` writes it.",
+            )
+        ]
+
     @cached_property
     def _ids(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         return _table([(value, target) for value, target in self.entries if isinstance(value, int)])

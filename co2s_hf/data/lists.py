@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .folders import DataError
+from .samples import DataError
 
 _SPELLINGS = {
     "labelled": ("labeled.txt", "labelled.txt"),

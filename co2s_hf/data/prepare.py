@@ -16,9 +16,9 @@ from ..raster.ids import read_ids
 from ..raster.read import read_raster
 from ..raster.write import write_image, write_mask
 from .facts import DatasetFacts, Protocol, Source, Tiling, dataset_facts
-from .folders import DataError
 from .journal import Journal, fingerprint, refuse_target
 from .label_map import IGNORE, LabelMapError
+from .samples import DataError
 from .wording import SHOWN, some
 
 RECORD = "prepared.json"

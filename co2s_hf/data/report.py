@@ -4,78 +4,24 @@ import hashlib
 import html
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from ..raster.errors import RasterError
-from ..raster.ids import read_ids
-from ..raster.read import open_image, read_raster
-from .band_statistics import BandStatistics
-from .description import DatasetDescription, DescriptionError
-from .label_map import IGNORE, LabelMapError, Value, show_counts, show_value, value_counts
-from .samples import DataError, DataSplit, Sample
+from ..raster.image import FileWindow, Raster
+from .band_statistics import BandStatistics, significant
+from .description import DatasetDescription, DescriptionError, rewrite_bands
+from .inspect import Finding, Inspection, PartSummary, from_error
+from .label_map import show_value
+from .samples import DataError, Sample
 from .wording import SHOWN
 
-PARTS = ("labelled", "unlabelled", "validation")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found wrong.
-
-    Attributes:
-        severity: An error must be put right before training; a warning should be understood.
-        kind: What it is, the same words for all findings of a kind.
-        file: The file, or the description for what concerns the whole.
-        finding: What was expected and found.
-        fix: What to do.
-    """
-
-    severity: Literal["error", "warning"]
-    kind: str
-    file: str
-    finding: str
-    fix: str
-
-
-@dataclass
-class PartSummary:
-    """What one part of the split holds.
-
-    Attributes:
-        images: Number of images, readable or not.
-        scenes: Number of scenes.
-        sizes: Number of images of each (height, width) in pixels.
-        pixels: Pixels of the readable images; `nodata_pixels` of them show nothing.
-        class_pixels: Mask pixels of each class; empty for unlabelled images.
-        ignored_pixels: Mask pixels mapped to ignore; `unmapped_pixels`: those with values that the map does not name.
-    """
-
-    images: int = 0
-    scenes: int = 0
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    pixels: int = 0
-    nodata_pixels: int = 0
-    class_pixels: list[int] = field(default_factory=list)
-    ignored_pixels: int = 0
-    unmapped_pixels: int = 0
-
-    @property
-    def class_shares(self) -> list[float]:
-        """Share of each class among the pixels with a label; zeros where there are none."""
-        total = max(sum(self.class_pixels), 1)
-        return [pixels / total for pixels in self.class_pixels]
-
-    @property
-    def nodata_share(self) -> float:
-        """Share of the pixels that show nothing."""
-        return self.nodata_pixels / max(self.pixels, 1)
+_TOLERANCE = 0.05
+"""How far mean and deviation of a description may be from the measured ones, in measured deviations."""
 
 
 @dataclass
@@ -106,8 +52,9 @@ class Report:
     @property
     def verdict(self) -> str:
         """Say in one line whether one can train."""
-        warnings = len(self.findings) - self.errors
-        state = "not fit for training" if self.errors else "fit for training"
+        warnings = sum(finding.severity == "warning" for finding in self.findings)
+        unsplit = self.parts and not self.parts["unlabelled"].images
+        state = "not fit for training" if self.errors else "fit to be split" if unsplit else "fit for training"
         return f"{state}: {self.errors} error{'s' * (self.errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,6 +73,7 @@ class Report:
                     "nodata_share": part.nodata_share,
                     "class_pixels": part.class_pixels,
                     "class_shares": part.class_shares,
+                    "hidden_pixels": part.hidden_pixels,
                     "ignored_pixels": part.ignored_pixels,
                     "unmapped_pixels": part.unmapped_pixels,
                 }
@@ -196,142 +144,59 @@ def check_dataset(path: str | Path) -> Report:
     try:
         split = description.find_split()
     except DataError as error:
-        report.findings = [_from_error("split", str(path), error)]
+        report.findings = [from_error("split", str(path), error)]
         return report
-    _Check(description, report).run(
-        split, [path for path in split.unused if path not in split.lone_masks], split.lone_masks
-    )
-    report.findings.sort(key=lambda finding: finding.severity != "error")
+    images = _Images(description)
+    inspection = Inspection(split, description.reading, name=str(path), visit=images.visit)
+    report.parts, report.bands, report.value_types = inspection.parts, images.bands, images.value_types
+    report.classes = [(one.name, None if one.colour is None else show_value(one.colour)) for one in description.classes]
+    if not split.unlabelled:
+        fix = "Draw which ones stay labelled: `co2s data split`. Or train with --method supervised."
+        inspection.find("note", "no unlabelled image", path, "every image has a mask", fix)
+    report.findings = [*inspection.findings, *images.findings(str(path), inspection.parts_of)]
+    report.findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
     return report
 
 
-class _Check:
-    """The state of one check: what was seen so far."""
+class _Images:
+    """What the report says of images beyond what training must know: their statistics, types and duplicates."""
 
-    def __init__(self, description: DatasetDescription, report: Report) -> None:
-        self.description, self.report = description, report
+    def __init__(self, description: DatasetDescription) -> None:
+        self.described = description.bands
         self.statistics = BandStatistics(description.bands.count)
-        self.values: Counter[Value] = Counter()
-        self.images_of: dict[bytes, list[Path]] = defaultdict(list)
-        self.brightest = 0
+        self.value_types: Counter[str] = Counter()
+        self.images_of: dict[bytes, list[Path | FileWindow]] = defaultdict(list)
+        self.others: list[Finding] = []
 
-    def run(self, split: DataSplit, listed: Sequence[Path], orphans: Sequence[Path]) -> None:
-        """Decode everything, then compare what is known only at the end."""
-        members = {name: tuple(getattr(split, name)) for name in PARTS}
-        parts_of: dict[Path, list[str]] = defaultdict(list)
-        samples: dict[Path, Sample] = {}
-        for name, part in members.items():
-            for sample in part:
-                parts_of[sample.image].append(name)
-                if sample.image not in samples or sample.mask is not None:
-                    samples[sample.image] = sample
-        self.report.parts = {name: _new_part(part, len(split.classes)) for name, part in members.items()}
-        self.report.classes = [
-            (one.name, None if one.colour is None else show_value(one.colour)) for one in self.description.classes
+    def visit(self, sample: Sample, raster: Raster) -> None:
+        """Count one image."""
+        image = np.moveaxis(raster.colours, 0, 2)
+        self.images_of[_fingerprint(image)].append(sample.image)
+        self.value_types[str(image.dtype)] += 1
+        if image.shape[2] == self.described.count:
+            self.statistics.update(image, raster.valid)
+        if image.dtype.name != self.described.dtype:
+            finding = f"{image.dtype} values; expected {self.described.dtype}, as bands.dtype says"
+            fix = "Convert the image, or correct the description."
+            self.others.append(Finding("error", "bands of an image", str(sample.image), finding, fix))
+
+    @property
+    def bands(self) -> list[dict[str, Any]]:
+        """For each band its name and statistics, once there is an image."""
+        if not self.statistics.pixels:
+            return []
+        keys = ("minimum", "maximum", "mean", "std")
+        columns = zip(*(getattr(self.statistics, key) for key in keys), strict=True)
+        return [
+            {"name": name, **{key: float(value) for key, value in zip(keys, numbers, strict=True)}}
+            for name, numbers in zip(self.described.names, columns, strict=True)
         ]
-        for image, sample in tqdm(samples.items(), desc="Checking", unit="image", disable=None):
-            size = self._image(image, parts_of[image])
-            if sample.mask is not None:
-                self._mask(sample, size, [name for name in parts_of[image] if name != "unlabelled"])
-        self._bands()
-        self._parts(parts_of)
-        self._duplicates(parts_of)
-        self._classes()
-        self._scenes(members)
-        for mask in orphans:
-            fix = "Name it as its image, add the image, or move the mask away."
-            self._find("warning", "mask without an image", mask, "no image has this name; expected one", fix)
-        self._unused([path for path in listed if path not in samples])
 
-    def _image(self, path: Path, parts: Sequence[str]) -> tuple[int, int] | None:
-        """Decode and count one image; returns its (height, width), None if it cannot be used."""
-        try:
-            raster = read_raster(path, self.description.reading)
-            image, valid = np.moveaxis(raster.colours, 0, 2), raster.valid
-        except RasterError as error:
-            self.report.findings.append(_from_error("unreadable image", str(path), error))
-            return None
-        height, width, bands = image.shape
-        self.images_of[_fingerprint(image)].append(path)
-        self.report.value_types[str(image.dtype)] += 1
-        if image.dtype == np.uint16:
-            self.brightest = max(self.brightest, int(image.max()))
-        for name in parts:
-            part = self.report.parts[name]
-            part.sizes[height, width] += 1
-            part.pixels += height * width
-            part.nodata_pixels += int((~valid).sum())
-        if bands == self.description.bands.count:
-            self.statistics.update(image, valid)
-        expected = (self.description.bands.count, self.description.bands.dtype)
-        if (bands, image.dtype.name) != expected:
-            finding = f"{bands} bands of {image.dtype}; expected {expected[0]} of {expected[1]}, as bands says"
-            self._find("error", "bands of an image", path, finding, "Convert the image, or correct the description.")
-        if valid is not None and not valid.any():
-            fix = "Take it out of the data set, or correct nodata."
-            self._find("warning", "image without data", path, "no pixel holds data", fix)
-        return height, width
+    def findings(self, name: str, parts_of: dict[Path | FileWindow, list[str]]) -> list[Finding]:
+        """All findings, once every image was visited."""
+        return [*self.others, *self._duplicates(parts_of), *self._statistics(name)]
 
-    def _mask(self, sample: Sample, size: tuple[int, int] | None, parts: Sequence[str]) -> None:
-        path = sample.mask
-        assert path is not None and sample.label_map is not None  # both of a description
-        if not path.is_file():
-            fix = "Add the mask, or list the image as unlabelled."
-            self._find("error", "image without a mask", sample.image, f"expected its mask at {path}; found none", fix)
-            return
-        try:
-            with open_image(sample.image) as file:
-                ids = read_ids(path, onto=file.grid)
-            mask, counts = ids.values, value_counts(ids.values, ids.known)
-        except (RasterError, LabelMapError) as error:
-            self.report.findings.append(_from_error("unreadable mask", str(path), error))
-            return
-        self.values.update(counts)
-        pixels = sample.label_map.class_pixels(counts)
-        unmapped = sample.label_map.unmapped(counts)
-        for name in parts:
-            part = self.report.parts[name]
-            part.class_pixels = [a + int(b) for a, b in zip(part.class_pixels, pixels, strict=False)]
-            part.ignored_pixels += int(pixels[IGNORE])
-            part.unmapped_pixels += sum(unmapped.values())
-        if unmapped:
-            finding = f"label_map does not name {show_counts(unmapped)}"
-            fix = "Add each value to label_map: with its class, or with ignore."
-            self._find("error", "value not in the label map", path, finding, fix)
-        if size is not None and mask.shape[:2] != size:
-            finding = f"{mask.shape[1]}x{mask.shape[0]} (width x height); its image is {size[1]}x{size[0]}"
-            self._find("error", "size of a mask", path, finding, "Export the mask on the grid of its image.")
-        if not pixels[: len(self.description.classes)].any():
-            fix = "List the image as unlabelled if nothing in it is labelled."
-            self._find("warning", "mask without a label", path, "no pixel has a class", fix)
-
-    def _bands(self) -> None:
-        measured, names = self.statistics, self.description.bands.names
-        if measured.pixels:
-            rows = zip(names, measured.minimum, measured.maximum, measured.mean, measured.std, strict=True)
-            keys = ("name", "minimum", "maximum", "mean", "std")
-            self.report.bands = [
-                {"name": name, **{key: float(value) for key, value in zip(keys[1:], numbers, strict=True)}}
-                for name, *numbers in rows
-            ]
-        if 0 < self.brightest < 2**14:
-            finding = f"no 16-bit image is brighter than {self.brightest} of 65535: a model sees them nearly black"
-            fix = "Stretch the values to the whole range."
-            self._find("warning", "dark images", self.report.dataset, finding, fix)
-
-    def _parts(self, parts_of: Mapping[Path, Sequence[str]]) -> None:
-        for name, part in self.report.parts.items():
-            if not part.images:
-                fix = f"Check splits.{name}."
-                if name == "unlabelled" and self.description.labelled is None:
-                    fix = "Name fewer images in splits.labelled (null takes every image with a mask), or add images."
-                self._find("error", "empty part", self.report.dataset, f"no {name} image; expected at least one", fix)
-        for path, parts in parts_of.items():
-            if "validation" in parts and len(parts) > 1:
-                fix = "Take it out of one of them: training must not see what is measured."
-                self._find("error", "validation image in training", path, f"listed as {' and '.join(parts)}", fix)
-
-    def _duplicates(self, parts_of: Mapping[Path, Sequence[str]]) -> None:
+    def _duplicates(self, parts_of: dict[Path | FileWindow, list[str]]) -> Iterable[Finding]:
         for paths in self.images_of.values():
             if len(paths) < 2:
                 continue
@@ -341,59 +206,39 @@ class _Check:
             finding = f"({' and '.join(parts_of[paths[0]])}) has the same pixels as {others}"
             fix = "Keep one of them" + (", on one side of the split." if leaks else ".")
             kind = "duplicate across validation and training" if leaks else "duplicate image"
-            self._find("error" if leaks else "warning", kind, paths[0], finding, fix)
+            yield Finding("error" if leaks else "warning", kind, str(paths[0]), finding, fix)
 
-    def _classes(self) -> None:
-        names = self.description.class_names
-        for part_name, effect in (("labelled", "never learned"), ("validation", "never measured")):
-            part = self.report.parts[part_name]
-            for name, pixels in zip(names, part.class_pixels, strict=True):
-                if part.images and not pixels:
-                    finding = f"no {part_name} pixel of {name}: {effect}"
-                    fix = "Move an image with this class into the part, or correct label_map."
-                    self._find("warning", f"class absent from {part_name}", self.report.dataset, finding, fix)
-        for finding, fix in self.description.label_map.suspicions(self.values, names):
-            self._find("error", "suspicious label map", self.report.dataset, finding, fix)
-
-    def _scenes(self, members: Mapping[str, Sequence[Sample]]) -> None:
-        measured = {sample.scene for sample in members["validation"]}
-        training = {sample.image: sample for sample in (*members["labelled"], *members["unlabelled"])}
-        leaking = [sample for sample in training.values() if sample.scene in measured]
-        if leaking:
-            scenes = sorted({sample.scene for sample in leaking})
+    def _statistics(self, name: str) -> Iterable[Finding]:
+        measured, described = self.statistics, self.described
+        if not measured.pixels or described.mean is None or described.std is None:
+            return
+        off = np.maximum(np.abs(measured.mean - described.mean), np.abs(measured.std - described.std))
+        wrong = [one for one, differs in zip(described.names, off > _TOLERANCE * measured.std, strict=True) if differs]
+        if wrong:
+            mean, std = measured.rounded()
             finding = (
-                f"{len(scenes)} of {len(measured)} validation scenes ({', '.join(scenes[:SHOWN])}) are in training as "
-                f"well: {len(leaking)} of {len(training)} training images are neighbours of validation images"
+                f"mean and std of {', '.join(wrong)} are not those of the pixels that hold data; measured mean: "
+                f"{mean}, std: {std}"
             )
-            fix = "Hold out whole scenes, or read the validation numbers as too good."
-            self._find("warning", "scenes on both sides", self.report.dataset, finding, fix)
-
-    def _unused(self, images: Sequence[Path]) -> None:
-        if images:
-            finding = f"{len(images)} images are in no part, such as {images[0]}"
-            fix = "Add them to splits.unlabelled, unless they are held out on purpose."
-            self._find("warning", "unused images", self.report.dataset, finding, fix)
-
-    def _find(self, severity: Literal["error", "warning"], kind: str, file: str | Path, finding: str, fix: str) -> None:
-        self.report.findings.append(Finding(severity, kind, str(file), finding, fix))
+            fix = "Write these numbers, or let `co2s data check --update_statistics` do it."
+            yield Finding("warning", "statistics of the bands", name, finding, fix)
 
 
-def _new_part(samples: Sequence[Sample], num_classes: int) -> PartSummary:
-    return PartSummary(
-        images=len(samples), scenes=len({sample.scene for sample in samples}), class_pixels=[0] * num_classes
-    )
+def update_statistics(path: str | Path, bands: Sequence[dict[str, Any]]) -> None:
+    """Write mean and std of the bands of a report into the dataset.yaml at `path`; the rest of it stays as it is.
+
+    Raises:
+        DataError: Nothing was measured, or the file is written in a way that this does not understand.
+    """
+    if not bands:
+        raise DataError(f"There is nothing to write to {path}: no image could be read. See the findings of the check.")
+    rewrite_bands(path, {key: [significant(band[key]) for band in bands] for key in ("mean", "std")})
 
 
 def _fingerprint(image: NDArray[Any]) -> bytes:
     """Hash the pixels, not the file: a copy in another format or with other tags is the same image."""
     header = f"{image.dtype}{image.shape}".encode()
     return hashlib.blake2b(header + np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
-
-
-def _from_error(kind: str, file: str, error: Exception) -> Finding:
-    """Make a finding of a message of this package: its last sentence is the way out."""
-    finding, _, fix = str(error).rpartition(". ")
-    return Finding("error", kind, file, finding or fix, fix if finding else "Correct the description.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -426,6 +271,7 @@ def _class_rows(report: Report) -> list[tuple[str, ...]]:
     ]
     for title, key in (("(ignored pixels)", "ignored_pixels"), ("(pixels not in the map)", "unmapped_pixels")):
         rows.append((title, *(str(getattr(part, key)) for part in columns)))
+    rows.append(("(labelled, but without data)", *(str(sum(part.lost_pixels)) for part in columns)))
     return rows
 
 

@@ -12,8 +12,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .folders import DataError, DataSplit, Sample
+from ..raster.image import FileWindow
 from .lists import Line, write_files
+from .samples import DataError, DataSplit, Sample, path_of
 from .wording import some
 
 
@@ -98,16 +99,17 @@ def draw_split(
     group: Grouping = "scene",
     labels_by: Grouping = "tile",
     validation_fraction: float | None = None,
-    class_pixels: Mapping[Path, Sequence[int]] | None = None,
+    class_pixels: Mapping[Path | FileWindow, Sequence[int]] | None = None,
     images_dir: str | Path | None = None,
 ) -> DataSplit:
     """Draw validation images and labelled images from a pool; the rest of the training images is unlabelled.
 
     Validation takes whole groups, until it has its share; with blocks, the training tiles next to a validation tile
-    are in no part of the split. Labels are drawn from what is left. Both draws start with one random unit for each
-    class, the rarest class first and in proportion to the pixels of the class, and go on at random. So a larger
-    fraction contains a smaller one of the same seed and validation, and as many labelled units as there are classes
-    are enough to have all of them. Validation never takes the last images of a class away from training.
+    are in no part of the split. Labels are drawn from what is left. Both draws start with a unit for each class, the
+    rarest class first, and go on with units that bring the shares of the classes near to those of the pool: see
+    `_rank`. So a larger fraction contains a smaller one of the same seed and validation, and as many labelled units as
+    there are classes are enough to have all of them. Validation never takes the last images of a class away from
+    training.
 
     Args:
         samples: The pool. An image without a mask is unlabelled, or in no part if its group is held out.
@@ -126,7 +128,7 @@ def draw_split(
         DataError: Not exactly one of `fraction` and `count`, or out of range; no image with a mask; no pixel counts of
             some image; a name without a position; nothing left for training or for validation.
     """
-    ordered = sorted(samples, key=lambda sample: sample.image)
+    ordered = sorted(samples, key=_order)
     names = _names(ordered, images_dir)
     has_mask = np.array([sample.has_mask for sample in ordered], dtype=bool)
     if not has_mask.any():
@@ -178,6 +180,20 @@ def leaks(split: DataSplit, group: Grouping = "scene", *, images_dir: str | Path
     )
 
 
+def class_shares(split: DataSplit, class_pixels: Mapping[Path | FileWindow, Sequence[int]]) -> list[str]:
+    """Lines of a table: the share of every class among the labelled pixels of labelled and of validation images."""
+    columns = []
+    for samples in (split.labelled, split.validation):
+        pixels = np.sum([np.zeros(len(split.classes)), *(class_pixels[s.image] for s in samples)], axis=0)
+        columns.append(100 * pixels / max(pixels.sum(), 1))
+    width = max(len(name) for name in ("class", *split.classes))
+    rows = zip(split.classes, *columns, strict=True)
+    return [
+        f"{'class':<{width}}  labelled  validation",
+        *(f"{name:<{width}}  {labelled:6.2f} %    {validation:6.2f} %" for name, labelled, validation in rows),
+    ]
+
+
 def write_split(split: DataSplit, folder: str | Path, root: str | Path, *, force: bool = False) -> tuple[Path, ...]:
     """Write `labelled.txt`, `unlabelled.txt` and, if there are any, `val.txt`; all of them or none.
 
@@ -210,6 +226,9 @@ def write_split(split: DataSplit, folder: str | Path, root: str | Path, *, force
 # ---------------------------------------------------------------------------------------------------------------------
 # Parts of the draw. An image is its place in the sorted pool, a unit is the places that are taken together.
 # ---------------------------------------------------------------------------------------------------------------------
+
+_CANDIDATES = 32
+"""Units among which the best is taken: enough to balance the classes, few enough that another seed draws others."""
 
 _Key: TypeAlias = tuple[str | int, ...]
 
@@ -297,25 +316,44 @@ def _hold_out(
 
 
 def _rank(units: Sequence[list[int]], holds: NDArray[np.int64], rng: np.random.Generator) -> list[list[int]]:
-    """Order units: one for each class first, the rarest class before the others, and then at random."""
-    order = [int(i) for i in rng.permutation(len(units))]
-    pixels = np.array([holds[unit].sum(axis=0) for unit in units]).reshape(len(units), holds.shape[1])
-    chosen: list[int] = []
-    covered = np.zeros(holds.shape[1], dtype=bool)
+    """Order units so that the classes of the first ones have the shares that they have in all.
+
+    One unit for each class comes first, the rarest class before the others; then always, of the next few of a random
+    order, the one with which the shares of the classes are nearest to those of all units.
+    """
+    pixels = np.array([holds[unit].sum(axis=0) for unit in units], np.float64).reshape(len(units), holds.shape[1])
+    everything = pixels.sum(axis=0)
+    wanted = everything / max(everything.sum(), 1)
+    ranked: list[int] = []
+    drawn = np.zeros(holds.shape[1])
+
+    def take(candidates: Sequence[int]) -> None:
+        nonlocal drawn
+        sums = drawn + pixels[list(candidates)]
+        shares = sums / np.maximum(sums.sum(axis=1, keepdims=True), 1)
+        # As of a chi-square test: a class of one per cent counts as much as one of half of the pixels.
+        distances = ((shares - wanted) ** 2 / np.where(wanted > 0, wanted, 1)).sum(axis=1)
+        best = candidates[int(distances.argmin())]
+        ranked.append(best)
+        drawn = drawn + pixels[best]
+
     for label in np.argsort((pixels > 0).sum(axis=0), kind="stable"):
-        total = pixels[:, label].sum()
-        if total == 0 or covered[label]:
-            continue
-        chosen.append(int(rng.choice(len(units), p=pixels[:, label] / total)))
-        covered |= pixels[chosen[-1]] > 0
-    first = set(chosen)
-    return [units[i] for i in [*chosen, *(i for i in order if i not in first)]]
+        if everything[label] and not drawn[label]:
+            holding = int((pixels[:, label] > 0).sum())
+            share = pixels[:, label] / everything[label]
+            take(rng.choice(len(units), min(_CANDIDATES, holding), replace=False, p=share).tolist())
+    first = set(ranked)
+    waiting = [int(i) for i in rng.permutation(len(units)) if i not in first]
+    while waiting:
+        take(waiting[:_CANDIDATES])
+        waiting.remove(ranked[-1])
+    return [units[i] for i in ranked]
 
 
 def _holdings(
     samples: Sequence[Sample],
     has_mask: NDArray[np.bool_],
-    class_pixels: Mapping[Path, Sequence[int]] | None,
+    class_pixels: Mapping[Path | FileWindow, Sequence[int]] | None,
     num_classes: int,
 ) -> NDArray[np.int64]:
     """Give (images, classes) pixel counts, zero without a mask; without counts there are no columns."""
@@ -372,17 +410,27 @@ def _positions(names: Sequence[str], blocks: Blocks) -> list[tuple[str, int, int
 def _names(samples: Sequence[Sample], images_dir: str | Path | None) -> list[str]:
     if not samples:
         raise DataError("There is no image to draw from; expected at least one.")
-    parents = [str(sample.image.parent) for sample in samples]
+    parents = [str(path_of(sample.image).parent) for sample in samples]
     base = Path(os.path.commonpath(parents) if images_dir is None else Path(images_dir).expanduser().absolute())
-    return [(s.image.relative_to(base) if s.image.is_relative_to(base) else s.image).as_posix() for s in samples]
+    return [_relative(sample.image, base) for sample in samples]
+
+
+def _order(sample: Sample) -> tuple[Path, str]:
+    return path_of(sample.image), str(sample.image)
 
 
 def _line(sample: Sample, root: Path) -> Line:
+    for source in (sample.image, sample.mask):
+        if isinstance(source, FileWindow):
+            raise DataError(f"{source} is a window of a file, which a list cannot name; expected whole files.")
     return Line(_relative(sample.image, root), None if sample.mask is None else _relative(sample.mask, root))
 
 
-def _relative(path: Path, root: Path) -> str:
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+def _relative(source: Path | FileWindow, root: Path) -> str:
+    """The place of a file below a folder, with the rectangle of a window behind it."""
+    path = path_of(source)
+    place = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    return place + str(source).removeprefix(str(path))
 
 
 def _text(key: _Key) -> str:

@@ -7,11 +7,11 @@ SHOWN = 5
 """Names, values or findings in one message."""
 
 
-def some(items: Sequence[Any]) -> str:
+def some(items: Sequence[Any], shown: int = SHOWN) -> str:
     """Name the first few and count the rest.
 
     >>> some(range(7))
     '0, 1, 2, 3, 4 and 2 more'
     """
-    shown = ", ".join(str(item) for item in items[:SHOWN])
-    return f"{shown} and {len(items) - SHOWN} more" if len(items) > SHOWN else shown
+    named = ", ".join(str(item) for item in items[:shown])
+    return f"{named} and {len(items) - shown} more" if len(items) > shown else named

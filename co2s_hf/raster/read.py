@@ -43,8 +43,8 @@ _DRIVERS = {
 }
 _SUFFIXES = {"GTiff": ".tif", "PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp"}
 
-# As GDAL names the compression inside of a TIFF. LERC and WebP may be lossless, too, and do not say so reliably.
-_LOSSY = ("JPEG", "YCBCR JPEG", "JPEG2000", "JP2000", "WEBP", "LERC", "LERC_DEFLATE", "LERC_ZSTD", "JXL")
+_LOSSY = ("JPEG", "YCBCR JPEG", "JPEG2000", "JP2000", "WEBP", "JXL")
+"""Compressions that lose something, as GDAL names them, where it does not say so itself."""
 
 MAX_PIXELS_VARIABLE = "CO2S_MAX_PIXELS"
 """Environment variable with the most pixels that are read at once (default 178 956 970, as Pillow's limit).
@@ -124,10 +124,12 @@ def file_suffix(source: ImageFile) -> str:
 def is_lossy(source: ImageFile) -> bool:
     """Whether the compression may have changed pixels: JPEG, WebP, JPEG 2000 and so on, by themselves or in a TIFF."""
     with open_image(source) as file:
-        if file.dataset.driver in ("JPEG", "WEBP"):
-            return True
         structure = file.dataset.tags(ns="IMAGE_STRUCTURE")
-        return structure.get("COMPRESSION", "").upper() in _LOSSY
+        if file.dataset.driver == "JPEG":
+            return True
+    if "COMPRESSION_REVERSIBILITY" in structure:
+        return not structure["COMPRESSION_REVERSIBILITY"].upper().startswith("LOSSLESS")
+    return structure.get("COMPRESSION", "").upper() in _LOSSY or "MAX_Z_ERROR" in structure
 
 
 @contextmanager
@@ -162,7 +164,8 @@ def open_raster(
 
 def gdal_environment() -> Any:
     """A rasterio environment in which GDAL keeps little. GDAL looks at it once, when it reads its first block."""
-    return rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES)
+    # GDAL's fast way to decode a PNG takes what a truncated file lacks for zeros, without a word.
+    return rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES, GDAL_PNG_WHOLE_IMAGE_OPTIM="NO")
 
 
 @contextmanager
@@ -316,6 +319,13 @@ class RasterFile:
         rows, columns = rows or slice(0, self.height), columns or slice(0, self.width)
         top, left = self._corner
         return slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left)
+
+    def alpha_values(self) -> NDArray[Any]:
+        """The different values of the alpha band, in their order."""
+        assert self.alpha is not None, f"{self.name} has no alpha band"
+        window, _ = self._window(slice(0, self.height), slice(0, self.width), None)
+        with gdal_refusals(self.name):
+            return np.unique(self.dataset.read(self.alpha.number, window=window))
 
     def _stored(self, rows: slice, columns: slice, shape: tuple[int, int] | None) -> NDArray[Any]:
         """(bands, H, W) of a rectangle of the whole file, upright; laid out as (H, W, bands), as crops are cut."""

@@ -15,6 +15,7 @@ from co2s_hf.data.description import (
     write_text,
 )
 from co2s_hf.data.label_map import LabelMap
+from co2s_hf.raster.image import NoData
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def description(tmp_path):
         bands=Bands(("red", "green", "blue", "nir"), "uint16", (0, 1, 2), (1.0, 2.5, 3.0, 4.0), (0.5, 0.5, 0.5, 0.0)),
         images="data/*_sat.png",
         masks="data/*_mask.png",
-        nodata=0,
+        nodata=NoData(0),
         scene_pattern=r"(tile\d+)_",
         labelled=("tile1_*",),
         unlabelled=("more", "list.txt"),
@@ -117,7 +118,7 @@ def test_a_problem_names_file_key_expectation_finding_and_fix(changed):
         (lambda c: c["classes"][0].update(concepts="sea"), "classes[0].concepts", "'sea'"),
         (lambda c: c["bands"].update(std=[1, 2, 3]), "bands.std", "3"),
         (lambda c: c["bands"].update(rgb=[0, 1, 4]), "bands.rgb", "[0, 1, 4]"),
-        (lambda c: c["bands"].update(dtype="float32"), "bands.dtype", "'float32'"),
+        (lambda c: c["bands"].update(dtype="complex64"), "bands.dtype", "'complex64'"),
         (lambda c: c["splits"].update(labelled="a.png"), "splits.labelled", "'a.png'"),
         (lambda c: c["splits"].update(validation_fraction=1), "splits.validation_fraction", "1"),
         (lambda c: c["splits"].update(validation=None), "splits.validation", "neither"),

@@ -16,7 +16,7 @@ from co2s_hf.__main__ import main
 from co2s_hf.data.description import DatasetDescription, write_document
 from co2s_hf.data.folders import DataError
 from co2s_hf.data.hub import _usable, fetch, read_named
-from co2s_hf.data.images import read_raw_mask
+from co2s_hf.raster.ids import read_ids
 
 datasets.disable_progress_bars()
 
@@ -81,7 +81,7 @@ def test_bytes_stay_as_they_are_and_endings_tell_the_format(tmp_path):
         "labels/sea_3.png": rows[3]["label"]["bytes"],
     }
     expected = np.random.default_rng(3).integers(0, 3, (6, 8))
-    np.testing.assert_array_equal(read_raw_mask(tmp_path / "made" / "labels" / "sea_3.png"), expected)  # no colours
+    np.testing.assert_array_equal(read_ids(tmp_path / "made" / "labels" / "sea_3.png").values, expected)  # no colours
     assert record["counts"] == {"train": {"images": 4, "masks": 4}} and record["licence"] == "not stated"
     assert record["columns"] == ["image", "label"] and record["left_out"] == []
 
@@ -240,10 +240,10 @@ def test_broken_rows_stop_it_until_they_are_to_be_left_out(tmp_path):
     assert sorted(contents(tmp_path / "made")) == [
         *("fetched.json", "images/sea_0.png", "images/sea_4.png", "labels/sea_0.png", "labels/sea_4.png")
     ]
-    assert ["no image", "column label, cannot be read", "is a GIF file; expected one of PNG"] == [
+    assert ["no image", "column label, cannot be read", "cannot be read as an image; expected one of GTiff, PNG"] == [
         part
         for part, text in zip(
-            ["no image", "column label, cannot be read", "is a GIF file; expected one of PNG"],
+            ["no image", "column label, cannot be read", "cannot be read as an image; expected one of GTiff, PNG"],
             record["left_out"],
             strict=True,
         )
@@ -375,7 +375,7 @@ def test_refusals_are_one_line_and_an_interruption_is_no_traceback(tmp_path, cap
     def interrupt(image):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("co2s_hf.data.hub.read_image", interrupt)
+    monkeypatch.setattr("co2s_hf.data.hub.read_raster", interrupt)
     assert main(command) == 130
     assert capsys.readouterr().err.endswith("co2s: interrupted; the same command goes on\n")
 

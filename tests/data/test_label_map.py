@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from co2s_hf.data.label_map import LabelMap, LabelMapError, show_counts, show_value, value_counts
+from co2s_hf.data.label_map import IGNORE, LabelMap, LabelMapError, show_counts, show_value, value_counts
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 ids = st.integers(0, 40) | st.sampled_from([255, 65535])

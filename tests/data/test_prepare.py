@@ -1,19 +1,24 @@
 """Every original layout as a miniature: the same folders, names and grids, with tiles of 8 px."""
 
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.errors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from co2s_hf.data.facts import FACTS, Tiling, dataset_facts
 from co2s_hf.data.folders import DataError, find_split
-from co2s_hf.data.images import read_image, read_mask, read_raw_mask, write_mask
 from co2s_hf.data.lists import Line, Lists, write_list
 from co2s_hf.data.prepare import prepare, prepare_protocol, windows
+from co2s_hf.raster.ids import read_ids
+from co2s_hf.raster.read import read_raster
+from co2s_hf.raster.write import write_mask
 
 SIDE = 8
 MSS = "GF2_PMS1__L1A0001064454-MSS1"
@@ -146,20 +151,28 @@ def test_replicas_become_images_and_labels(case, tmp_path):
     # Whole scenes again, tile by tile in the order of their names.
     per_scene = len(names) // len(files)
     for scene, (image_file, _) in enumerate(files):
-        image = read_image(tmp_path / "download" / image_file)
+        image = _pixels(tmp_path / "download" / image_file)
         tiling = source.tiling or Tiling(None, max(size), "pad")
         for name, (top, left) in zip(
             names[scene * per_scene : (scene + 1) * per_scene], windows(tiling, *size), strict=True
         ):
             window = np.s_[top : top + tiling.tile_px, left : left + tiling.tile_px]
-            made = read_image(tmp_path / "made" / "images" / f"{name}.png")
-            ids = read_mask(tmp_path / "made" / "labels" / f"{name}.png")
+            made = _pixels(tmp_path / "made" / "images" / f"{name}.png")
+            ids = _pixels(tmp_path / "made" / "labels" / f"{name}.png")
             height, width = labels[scene][window].shape
             np.testing.assert_array_equal(made[:height, :width], image[window])
             np.testing.assert_array_equal(ids[:height, :width], labels[scene][window])
             assert not made[height:].any() and not made[:, width:].any()
             assert set(ids[height:].ravel()) | set(ids[:, width:].ravel()) <= {tiling.pad_id}
             assert made.shape[:2] == ids.shape == ((SIDE, SIDE) if source.tiling else size)
+
+
+def _pixels(path):
+    """(H, W) or (H, W, 3) as GDAL decodes it: its JPEG differs from Pillow's in how chroma is interpolated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as dataset:
+            return np.moveaxis(dataset.read(), 0, 2).squeeze()
 
 
 def test_there_is_a_replica_of_every_layout():
@@ -194,7 +207,7 @@ def test_padding_has_the_label_of_the_protocol(tmp_path):
         facts, protocol, _ = _miniature(case)
         _write_replica(case, tmp_path / case[0])
         prepare_protocol(facts, protocol, tmp_path / case[0], tmp_path / f"{case[0]}_made")
-        ids = read_mask(tmp_path / f"{case[0]}_made" / "labels" / f"{tile}.png")
+        ids = _pixels(tmp_path / f"{case[0]}_made" / "labels" / f"{tile}.png")
         assert (ids[:, 7] == expected).all()
 
 
@@ -372,7 +385,7 @@ def test_an_interrupted_run_goes_on_and_makes_the_same_bytes(tmp_path, monkeypat
     _interrupted(monkeypatch, write_mask, after, run)
     assert not (tmp_path / "made").exists() and (tmp_path / ".made.part").exists() == (after >= 6)
     read, shown = [], []
-    monkeypatch.setattr("co2s_hf.data.prepare.read_image", lambda path: read.append(path.name) or read_image(path))
+    monkeypatch.setattr("co2s_hf.data.prepare.read_raster", lambda path: read.append(path.name) or read_raster(path))
     monkeypatch.setattr("co2s_hf.data.prepare.tqdm", lambda pairs, **bar: shown.append(bar) or pairs)
     assert run() == whole
     assert read == ["top_mosaic_09cm_area1.tif"] * (after < 6) + ["top_mosaic_09cm_area30.tif"]
@@ -406,7 +419,7 @@ def test_a_wrong_mask_behind_an_interruption_leaves_nothing(tmp_path, monkeypatc
     def run():
         prepare_protocol(facts, protocol, tmp_path / "download", tmp_path / "made")
 
-    _interrupted(monkeypatch, read_raw_mask, 1, run)
+    _interrupted(monkeypatch, read_ids, 1, run)
     assert (tmp_path / ".made.part").exists()
     for _ in range(2):
         with pytest.raises(DataError, match="1 of 2 images do not fit the protocol(.|\n)*area30.tif: The mask holds"):

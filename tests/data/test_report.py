@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
-from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.label_map import LabelMap
 from co2s_hf.data.report import check_dataset
+from co2s_hf.raster.image import NoData
+from co2s_hf.raster.write import write_image, write_mask
 
 
 def draw(root, name, ids=(3, 7, 255)):
@@ -118,7 +119,7 @@ def test_pixels_without_data_are_counted_and_left_out(check, tmp_path):
     pixels[3, 0, 1] = 0  # dark in one band, but not without data
     write_image(tmp_path / "images" / "t1_u.png", pixels)
     write_image(tmp_path / "images" / "t2_u.png", np.zeros((6, 9, 3), np.uint8))
-    report = check(nodata=0)
+    report = check(nodata=NoData(0))
     assert report.parts["unlabelled"].nodata_share == 0.75 and report.parts["labelled"].nodata_share == 0
     assert report.bands[0]["minimum"] > 0 and report.bands[1]["minimum"] == 0
     assert found(report) == [("warning", "image without data")]
@@ -127,8 +128,10 @@ def test_pixels_without_data_are_counted_and_left_out(check, tmp_path):
 def test_bands_that_are_not_as_described(check, tmp_path):
     write_image(tmp_path / "images" / "t1_u.png", np.full((6, 9, 1), 400, np.uint16))
     report = check()
-    assert found(report) == [("error", "bands of an image"), ("warning", "dark images")]
-    assert report.findings[0].finding == "1 bands of uint16; expected 3 of uint8, as bands says"
+    assert found(report) == [("error", "bands of an image")]
+    assert "t1_u.png has 1 band; expected 3 (red, green, blue)" in report.findings[0].finding
+    report = check(bands=Bands(("red", "green", "blue"), dtype="uint16"))
+    assert [f.finding for f in report.findings[1:]] == ["uint8 values; expected uint16, as bands.dtype says"] * 4
 
 
 def test_a_mistaken_encoding_is_an_error(check, described):

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from co2s_hf.data.folders import DataError, DataSplit, Sample, find_split
-from co2s_hf.raster.write import write_image, write_mask
 from co2s_hf.data.lists import read_list
 from co2s_hf.data.splits import Blocks, draw_split, leaks, write_split
+from co2s_hf.raster.write import write_image, write_mask
 
 GRID = Blocks(r"(?P<scene>\w+)/(?P<column>\d+)_(?P<row>\d+)", tiles=2)
 ROOT = Path("/data/images")
