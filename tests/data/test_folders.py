@@ -272,9 +272,10 @@ def test_warnings(root):
         "Classes without a labelled pixel, never learned: water.",
         "Classes without a validation pixel, never measured: field.",
         "1 of 1 validation scenes (t3) are in training as well: 2 of 3 training images are neighbours of validation "
-        "images, so that validation flatters the model. Hold out whole scenes, or read the validation numbers as too good.",
-        "8 images are in no part: t0_1.png, t0_2.png, t1_0.png, t1_1.png, t1_2.png and 3 more. Add them to the unlabelled "
-        "images, unless they are held out on purpose.",
+        "images, so that validation flatters the model. Hold out whole scenes, or read the validation numbers as too "
+        "good.",
+        "8 images are in no part: t0_1.png, t0_2.png, t1_0.png, t1_1.png, t1_2.png and 3 more. Add them to the "
+        "unlabelled images, unless they are held out on purpose.",
     ]
 
 
