@@ -148,6 +148,72 @@ def sample_estimates(counts: NDArray[np.int64], mapped: Sequence[float] | NDArra
     )
 
 
+def stratified_estimates(counts: NDArray[np.int64], areas: Sequence[float] | NDArray[np.float64]) -> SampleEstimates:
+    """Accuracies and areas from a random sample within strata that are not the classes of the map.
+
+    Stehman (2014), "Estimating area and map accuracy for stratified random sampling when the strata are different from
+    the map classes", International Journal of Remote Sensing 35(13): shares are stratified means, user's and
+    producer's accuracies are ratios of two of them; without the finite population correction.
+
+    Args:
+        counts: (S, N, N) points of each stratum, rows = map, columns = reference.
+        areas: (S,) of the strata, in any unit.
+
+    Returns:
+        The estimates; `sampled_share` is that of the strata that have a point.
+
+    Raises:
+        ValueError: other shapes, no point, or an area that is none.
+    """
+    counts, areas = np.asarray(counts, np.float64), np.asarray(areas, np.float64)
+    if areas.ndim != 1 or counts.ndim != 3 or len(counts) != len(areas) or counts.shape[1] != counts.shape[2]:
+        raise ValueError(f"counts are {counts.shape} and areas {areas.shape}; expected (S, N, N) and (S,).")
+    if (counts < 0).any() or not counts.any() or not (np.isfinite(areas) & (areas > 0)).all():
+        raise ValueError("A count or an area is negative or not finite, or no point is there; expected areas above 0.")
+    points = counts.sum(axis=(1, 2))
+    known = points > 0
+    sampled = _Strata(counts[known] / points[known, None, None], points[known], areas[known] / areas[known].sum())
+    size = counts.shape[1]
+    whole, agreed, one = np.ones((size, size)), np.eye(size), np.eye(size)
+
+    def each(pairs: list[Estimate]) -> Estimate:
+        return Estimate(
+            *(np.array(column) for column in zip(*((p.value, p.standard_error) for p in pairs), strict=True))
+        )
+
+    return SampleEstimates(
+        proportions=np.tensordot(sampled.weights, sampled.within, 1),
+        overall_accuracy=sampled.ratio(agreed, whole),
+        users_accuracy=each([sampled.ratio(agreed * row[:, None], whole * row[:, None]) for row in one]),
+        producers_accuracy=each([sampled.ratio(agreed * column, whole * column) for column in one]),
+        area_share=each([sampled.ratio(whole * column, whole) for column in one]),
+        sampled_share=float(areas[known].sum() / areas.sum()),
+    )
+
+
+@dataclass(frozen=True)
+class _Strata:
+    """Shares (S, N, N) of the points of each stratum, how many these are, and the weights of the strata."""
+
+    within: NDArray[np.float64]
+    points: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def ratio(self, above: NDArray[np.float64], below: NDArray[np.float64]) -> Estimate:
+        """Of the shares of the area in two sets of cells (N, N) of the confusion matrix (Stehman 2014, section 3)."""
+        total = self.weights @ self._means(below)
+        value = _quotient(self.weights @ self._means(above), total)
+        # The variance of y - R x is s_y^2 + R^2 s_x^2 - 2 R s_xy; of a single point it is unknown.
+        residual = above - value * below
+        degrees = np.where(self.points > 1, self.points - 1, np.nan)
+        variance = (self._means(residual**2) - self._means(residual) ** 2) / degrees
+        return _estimate(value, _quotient(self.weights**2 @ variance, total**2))
+
+    def _means(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+        means: NDArray[np.float64] = np.tensordot(self.within, cells, 2)
+        return means
+
+
 def _producers_variance(
     producers: NDArray[np.float64],
     weights: NDArray[np.float64],
@@ -171,4 +237,4 @@ def _quotient(above: NDArray[np.generic], below: NDArray[np.generic]) -> NDArray
     return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
 
 
-__all__ = ["ClassScores", "Estimate", "SampleEstimates", "Z_95", "sample_estimates"]
+__all__ = ["ClassScores", "Estimate", "SampleEstimates", "Z_95", "sample_estimates", "stratified_estimates"]

@@ -23,6 +23,7 @@ from .references import (
     is_missing,
     place_points,
     read_reference_features,
+    read_strata_areas,
     reference_raster,
 )
 from .results import files_together, write_json
@@ -39,7 +40,9 @@ def add_evaluate_map(commands: "_SubParsersAction[argparse.ArgumentParser]") -> 
     """Add `evaluate-map` to the `co2s` command."""
     evaluate = commands.add_parser("evaluate-map", help="compare a class map with polygons, a raster or points")
     evaluate.add_argument("map", help="class map, such as STEM.classes.tif of co2s predict")
-    evaluate.add_argument("reference", help="polygons or points (any OGR file; points also CSV), or a raster of ids")
+    evaluate.add_argument(
+        "reference", help="polygons or points (any OGR file; points also .csv, .tsv, .txt), or a raster of ids"
+    )
     evaluate.add_argument("--output", type=Path, required=True, help=f"folder for {', '.join(FILES)}")
     evaluate.add_argument(
         "--classes", nargs="+", metavar="NAME", help="of the map, in the order of ids; default: its own"
@@ -50,6 +53,10 @@ def add_evaluate_map(commands: "_SubParsersAction[argparse.ArgumentParser]") -> 
     evaluate.add_argument("--reference_layer", help="of a file with several layers")
     evaluate.add_argument("--reference_band", type=int, help="of a raster with several bands, counted from 1")
     evaluate.add_argument("--reference_crs", help="of polygons or points that do not say, as EPSG:32633")
+    evaluate.add_argument(
+        "--strata", metavar="COLUMN", help="of points: the stratum that each was drawn in, if not its class"
+    )
+    evaluate.add_argument("--strata_areas", metavar="FILE", help="CSV of all strata: stratum, and area in any unit")
     width = evaluate.add_mutually_exclusive_group()
     width.add_argument("--boundary_px", type=int, help=f"half the width of boundaries; default: {BOUNDARY_PX}")
     width.add_argument("--boundary_m", type=float, help="the same in metres, rounded to whole pixels")
@@ -60,6 +67,10 @@ def add_evaluate_map(commands: "_SubParsersAction[argparse.ArgumentParser]") -> 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if is_missing(arguments.reference):
         raise RasterError(f"{arguments.reference} is not there; expected polygons, points or a raster.")
+    if (arguments.strata is None) != (arguments.strata_areas is None):
+        raise RasterError("--strata COLUMN and --strata_areas FILE go together. Give both, or none of them.")
+    if arguments.strata_areas is not None and is_missing(arguments.strata_areas):
+        raise RasterError(f"{arguments.strata_areas} is not there; expected a CSV of the strata and their areas.")
     with class_map(arguments.map, arguments.classes) as the_map:
         lookup = ClassLookup(the_map.classes, _renamed(arguments.rename))
         with files_together(arguments.output, FILES, force=arguments.force) as folder:
@@ -69,9 +80,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 field=arguments.reference_field,
                 layer=arguments.reference_layer,
                 crs=arguments.reference_crs,
+                strata=arguments.strata,
             )
             if features is not None and features.are_points:
-                metrics, counts, text = _sampled(the_map, features, lookup)
+                metrics, counts, text = _sampled(the_map, features, lookup, arguments)
+            elif arguments.strata is not None:
+                raise RasterError(f"{arguments.reference} holds no points, so --strata means nothing. Leave it out.")
             else:
                 metrics, counts, text = _compared(the_map, features, lookup, arguments)
             metrics = {"map": Path(arguments.map).name, "reference": Path(arguments.reference).name, **metrics}
@@ -83,8 +97,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _sampled(the_map: ClassMap, points: Features, lookup: ClassLookup) -> tuple[dict[str, Any], Any, str]:
-    found = assess(the_map, place_points(points, the_map.grid, the_map.path, lookup))
+def _sampled(
+    the_map: ClassMap, points: Features, lookup: ClassLookup, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], Any, str]:
+    areas = None
+    if arguments.strata_areas is not None:
+        areas = read_strata_areas(arguments.strata_areas, arguments.strata)
+    found = assess(the_map, place_points(points, the_map.grid, the_map.path, lookup), areas)
     metrics = {"kind": "points", **sample_metrics(found, the_map.classes)}
     return metrics, found.counts, sample_text(metrics)
 

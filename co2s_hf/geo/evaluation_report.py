@@ -17,6 +17,10 @@ SAMPLE_METHOD = (
     "Olofsson et al. (2014): strata are the classes of the map; cells eq. 4, accuracies eq. 1-3, their standard errors "
     "eq. 5-7, areas eq. 9-11, intervals 1.96 standard errors"
 )
+STRATA_METHOD = (
+    "Stehman (2014): strata are not the classes of the map; stratified means and ratios of them, intervals 1.96 "
+    "standard errors; estimated areas are shares of the map's area, which the strata are taken to cover"
+)
 MAX_WRITTEN_CELLS = 20  # classes; with more, the numbers of a picture cannot be read
 
 
@@ -75,8 +79,10 @@ def sample_metrics(found: SampleAssessment, classes: Sequence[str]) -> dict[str,
     estimates, placed = found.estimates, found.areas[0].area_m2 is not None
     mapped = [float(one.pixels if one.area_m2 is None else one.area_m2 / M2_PER_HA) for one in found.areas]
     areas = estimates.area_share.times(sum(mapped) * estimates.sampled_share)
+    strata = [{"stratum": one.name, "area": one.area, "points": one.points} for one in found.strata]
     return {
-        "method": SAMPLE_METHOD,
+        "method": STRATA_METHOD if strata else SAMPLE_METHOD,
+        **({"strata": strata} if strata else {}),
         "points": int(found.counts.sum()),
         "points_left_out": found.outside,
         "sampled_share": estimates.sampled_share,
@@ -120,15 +126,20 @@ def sample_text(metrics: dict[str, Any]) -> str:
         _table(head, rows),
         metrics["method"],
     ]
-    empty = [one["class"] for one in metrics["classes"] if one["mapped_area"] and not one["points_in_map_class"]]
+    if "strata" in metrics:
+        where, drawn = "", [(one["stratum"], one["area"], one["points"]) for one in metrics["strata"]]
+    else:
+        rows_of = ((one["class"], one["mapped_area"], one["points_in_map_class"]) for one in metrics["classes"])
+        where, drawn = " of the map", list(rows_of)
+    empty = [name for name, area, points in drawn if area and not points]
     if empty:
         lines.append(
-            f"note: no point in {', '.join(empty)} of the map: the estimates are of the other "
-            f"{_percent(metrics['sampled_share'])} % of its area"
+            f"note: no point in {', '.join(empty)}{where}: the estimates are of the other "
+            f"{_percent(metrics['sampled_share'])} % of {'the area' if 'strata' in metrics else 'its area'}"
         )
-    single = [one["class"] for one in metrics["classes"] if one["points_in_map_class"] == 1]
+    single = [name for name, _, points in drawn if points == 1]
     if single:
-        lines.append(f"note: a single point in {', '.join(single)} of the map has no standard error; add one")
+        lines.append(f"note: a single point in {', '.join(single)}{where} has no standard error; add one")
     return "\n".join(lines)
 
 
@@ -222,6 +233,7 @@ def _short(count: int) -> str:
 
 __all__ = [
     "SAMPLE_METHOD",
+    "STRATA_METHOD",
     "comparison_metrics",
     "comparison_text",
     "draw_confusion",

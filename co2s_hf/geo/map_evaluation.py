@@ -1,6 +1,6 @@
 """A class map against a reference: block by block for polygons and rasters, point by point for a sample."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..raster.cog import NODATA, named_classes, opened
 from ..raster.errors import RasterError
 from ..raster.grid import Grid
-from .accuracy import ClassScores, SampleEstimates, sample_estimates
+from .accuracy import ClassScores, SampleEstimates, sample_estimates, stratified_estimates
 from .areas import ClassArea, class_areas, ground_areas
 from .boundaries import BoundaryCounts
 from .references import Reference, SamplePoints
@@ -154,6 +154,15 @@ def confusion(mapped: NDArray[np.uint8], reference: NDArray[np.uint8], size: int
 
 
 @dataclass(frozen=True)
+class Stratum:
+    """What a sample was drawn in: its name, its area in any unit, and how many points of it lie on the map."""
+
+    name: str
+    area: float
+    points: int
+
+
+@dataclass(frozen=True)
 class SampleAssessment:
     """A map against a sample of points.
 
@@ -162,19 +171,33 @@ class SampleAssessment:
         areas: of each class in the map.
         estimates: for the whole map.
         outside: points that lie off the map or its data, or are to be ignored.
+        strata: that the sample was drawn in; empty where these are the classes of the map.
     """
 
     counts: NDArray[np.int64]
     areas: list[ClassArea]
     estimates: SampleEstimates
     outside: int
+    strata: tuple[Stratum, ...] = ()
 
 
-def assess(the_map: ClassMap, points: SamplePoints, *, block_px: int = BLOCK_PX) -> SampleAssessment:
-    """Estimate accuracies and areas from a sample; see `co2s_hf.geo.accuracy.sample_estimates`.
+def assess(
+    the_map: ClassMap,
+    points: SamplePoints,
+    strata_areas: Mapping[str, float] | None = None,
+    *,
+    block_px: int = BLOCK_PX,
+) -> SampleAssessment:
+    """Estimate accuracies and areas from a sample; see `co2s_hf.geo.accuracy`.
+
+    Args:
+        the_map: open.
+        points: with their strata if there are `strata_areas`.
+        strata_areas: area of each stratum in any unit; None where the strata are the classes of the map.
+        block_px: does not change the result.
 
     Raises:
-        RasterError: no point lies where the map holds data.
+        RasterError: no point lies where the map holds data, or the area of a stratum is missing.
     """
     mapped = _at_points(the_map, points)
     size = len(the_map.classes)
@@ -182,9 +205,28 @@ def assess(the_map: ClassMap, points: SamplePoints, *, block_px: int = BLOCK_PX)
     if not counts.any():
         raise RasterError(f"No point of the sample lies where {the_map.path} holds data; expected points on the map.")
     areas = class_areas(the_map.blocks(block_px), the_map.classes, ground_areas(the_map.grid))
-    mapped_areas = [area.pixels if area.area_m2 is None else area.area_m2 for area in areas]
     outside = points.outside + int((mapped == NODATA).sum())
-    return SampleAssessment(counts, areas, sample_estimates(counts, np.array(mapped_areas)), outside)
+    if strata_areas is None:
+        mapped_areas = [area.pixels if area.area_m2 is None else area.area_m2 for area in areas]
+        return SampleAssessment(counts, areas, sample_estimates(counts, np.array(mapped_areas)), outside)
+    assert points.strata is not None
+    unknown = sorted(set(points.strata.tolist()) - set(strata_areas))
+    if unknown:
+        raise RasterError(
+            f"The sample has points in the strata {', '.join(one or '(empty)' for one in unknown[:6])}"
+            f"{' …' if len(unknown) > 6 else ''}; expected one of {', '.join(strata_areas)}. Give the areas of all."
+        )
+    by_stratum = np.stack(
+        [
+            confusion(mapped[here], points.class_ids[here], size)
+            for here in (points.strata == one for one in strata_areas)
+        ]
+    )
+    strata = tuple(
+        Stratum(name, area, int(one.sum())) for (name, area), one in zip(strata_areas.items(), by_stratum, strict=True)
+    )
+    estimates = stratified_estimates(by_stratum, list(strata_areas.values()))
+    return SampleAssessment(counts, areas, estimates, outside, strata)
 
 
 def _at_points(the_map: ClassMap, points: SamplePoints, block_px: int = 512) -> NDArray[np.uint8]:
@@ -206,6 +248,7 @@ __all__ = [
     "Comparison",
     "MAX_BOUNDARY_PX",
     "SampleAssessment",
+    "Stratum",
     "assess",
     "class_map",
     "compare",

@@ -88,7 +88,8 @@ def write_polygons(
         RasterError: a setting in metres without a CRS, or a library is missing.
     """
     pyogrio = _library()
-    if ground.gsd_m is None and (settings.min_area_m2 > 0 or settings.simplify_m > 0):
+    gsd_m = ground.gsd_m
+    if gsd_m is None and (settings.min_area_m2 > 0 or settings.simplify_m > 0):
         raise RasterError(
             f"{class_map.name} has no CRS, so that --min_area_m2 and --simplify_m mean nothing. Leave them out, or "
             "give the scene its CRS, for example with `rio edit-info --crs`."
@@ -96,18 +97,16 @@ def write_polygons(
     import shapely
 
     summary, writer = PolygonSummary(), _Writer(path, grid, classes)
-    heights = np.ones(grid.height) if ground.pixel_m2 is None else ground.pixel_m2
-    above = np.concatenate([[0.0], np.cumsum(heights)])
-    tolerance = settings.simplify_m / ground.gsd_m if ground.gsd_m else 0.0
+    tolerance = settings.simplify_m / gsd_m if gsd_m else 0.0
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_DATE})
     try:
         for class_ids, polygons in _polygons(class_map, grid, block_px):
-            areas = polygon_areas(polygons, above)
-            kept = areas >= settings.min_area_m2
+            areas = polygon_areas(polygons, ground)
+            kept = ~(areas < settings.min_area_m2)  # without a CRS no area is known, and none too small
             for class_id, area in zip(class_ids[~kept], areas[~kept], strict=True):
                 summary.leave_out(int(class_id), float(area))
             simple = shapely.simplify(polygons[kept], tolerance) if tolerance > 0 else polygons[kept]
-            writer.add(class_ids[kept], simple, areas[kept] if ground.pixel_m2 is not None else areas[kept] * np.nan)
+            writer.add(class_ids[kept], simple, areas[kept])
             summary.written += int(kept.sum())
         writer.flush()
     finally:
@@ -150,25 +149,26 @@ def _traced(block: NDArray[np.uint8], left: int, top: int) -> tuple[NDArray[np.i
     return np.array([class_id for class_id, _ in regions], np.int32), shapely.polygons(outlines, indices=owners)
 
 
-def polygon_areas(polygons: NDArray[Any], above: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Exact areas of polygons along pixel borders.
+def polygon_areas(polygons: NDArray[Any], ground: GroundAreas) -> NDArray[np.float64]:
+    """Areas of polygons along pixel borders: the sums of their pixels' areas.
 
-    Green's theorem: only horizontal edges count, each with the area of one column of pixels above it.
+    Green's theorem: only horizontal edges count, each with the area between it and the top of the scene.
 
     Args:
         polygons: (n,) shapely polygons in pixel coordinates.
-        above: (height + 1,) area of one column of pixels above each row.
+        ground: area of the pixels.
 
     Returns:
-        (n,) areas, in the unit of `above`.
+        (n,) square metres; NaN where the raster does not say where it lies.
     """
     import shapely
 
-    if not len(polygons):
-        return np.zeros(0)
+    if ground.density is None or not len(polygons):
+        return np.full(len(polygons), np.nan)
     rings, owners = shapely.get_rings(polygons, return_index=True)
     points, of_ring = shapely.get_coordinates(rings, return_index=True)
-    edges = np.diff(points[:, 0]) * above[points[:-1, 1].astype(np.int64)]
+    columns, rows = points.astype(np.int64).T
+    edges = ground.before(rows[:-1], columns[1:]) - ground.before(rows[:-1], columns[:-1])
     edges[of_ring[1:] != of_ring[:-1]] = 0  # from one ring to the next
     areas = np.abs(np.bincount(of_ring[:-1], edges, minlength=len(rings)))
     outer = np.ones(len(rings), np.bool_)

@@ -1,5 +1,6 @@
 """What a map is compared with: polygons, another raster, or a sample of points, on the grid of the map."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,19 @@ from numpy.typing import NDArray
 from ..raster.cog import NODATA, named_classes, opened
 from ..raster.errors import GDAL_ERRORS, RasterError, gdal_refusals
 from ..raster.grid import Grid
-from .vectors import WGS84, Features, layers_of, lines_of, on_grid, points_at, points_of, read_features
+from .vectors import (
+    CLASS_FIELDS,
+    WGS84,
+    Features,
+    Table,
+    ids_of,
+    layers_of,
+    on_grid,
+    points_at,
+    points_of,
+    read_features,
+    table_of,
+)
 
 IGNORE = "ignore"
 """What a class is renamed to if it is not to be compared."""
@@ -30,35 +43,46 @@ class ClassLookup:
     classes: Sequence[str]
     rename: Mapping[str, str]
 
-    def ids(self, values: NDArray[Any], source: str) -> NDArray[np.uint8]:
-        """Class ids of names (compared without regard to case) or of ids; 255 for what is to be ignored.
+    def ids(self, values: NDArray[Any], source: str, *, names_only: bool = False) -> NDArray[np.uint8]:
+        """Class ids of values; 255 for what is to be ignored.
+
+        A number is an id. A text is a name (compared without regard to case), and an id only where no class has that
+        name.
+
+        Args:
+            values: (n,) numbers, texts, or None for a missing one.
+            source: where they are from, for errors.
+            names_only: no text is an id, since the source names its own classes.
 
         Raises:
-            RasterError: a class that the map does not know; `source` is named.
+            RasterError: a class that the map does not know.
         """
-        found, places = np.unique([_text(value) for value in values.tolist()], return_inverse=True)
-        ids = [self._id(text) for text in found.tolist()]
-        unknown = [text or "(empty)" for text, one in zip(found.tolist(), ids, strict=True) if one is None]
+        keys = [(isinstance(value, str), text_of(value)) for value in values.tolist()]
+        ids = {key: self._id(*key, names_only=names_only) for key in dict.fromkeys(keys)}
+        unknown = sorted({text or "(empty)" for (_, text), one in ids.items() if one is None})
         if unknown:
             raise RasterError(
                 f"{source} has {', '.join(unknown[:6])}{' …' if len(unknown) > 6 else ''}; expected "
                 f"{', '.join(self.classes)}, or ids 0 to {len(self.classes) - 1}. Say what they are with --rename "
                 f"{unknown[0]}=CLASS, or leave them out with --rename {unknown[0]}={IGNORE}."
             )
-        return np.array(ids, np.uint8)[places]
+        return np.array([ids[key] for key in keys], np.uint8)
 
-    def _id(self, text: str) -> int | None:
+    def _id(self, is_text: bool, text: str, *, names_only: bool) -> int | None:
         renamed = {key.lower(): value for key, value in self.rename.items()}.get(text.lower() or "(empty)")
-        if renamed == IGNORE:
-            return NODATA
-        text = text if renamed is None else renamed
+        if renamed is not None:
+            if renamed == IGNORE:
+                return NODATA
+            is_text, text, names_only = True, renamed, False
         names = [name.lower() for name in self.classes]
-        if text.lower() in names:
+        if is_text and text.lower() in names:
             return names.index(text.lower())
-        return int(text) if text.isdecimal() and int(text) < len(names) else None
+        is_id = text.isdecimal() and not (is_text and names_only)
+        return int(text) if is_id and int(text) < len(names) else None
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value as text: whole numbers without decimals, nothing for a missing one."""
     if value is None or value != value:  # a missing value, also of numbers
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
@@ -140,12 +164,14 @@ class ReferenceRaster:
         held, places = np.unique(values[known], return_inverse=True)
         if len(held) and not (held == np.round(held)).all():
             raise RasterError(f"{self._path} holds {held[held != np.round(held)][0]}; expected whole ids of classes.")
-        found[known] = self._lookup.ids(np.array([self._name(value) for value in held.tolist()]), self._path)[places]
+        named = np.array([self._named(int(value)) for value in held.tolist()], dtype=object)
+        found[known] = self._lookup.ids(named, self._path, names_only=True)[places]
         return found
 
-    def _name(self, value: float) -> str:
-        known = self._names is not None and 0 <= value < len(self._names)
-        return self._names[int(value)] if known and self._names is not None else str(int(value))
+    def _named(self, class_id: int) -> str | int:
+        """The name of a class, if the raster has names, else its id."""
+        names = self._names or ()
+        return names[class_id] if 0 <= class_id < len(names) else class_id
 
 
 @contextmanager
@@ -214,12 +240,14 @@ class SamplePoints:
         rows, columns: (n,) of the pixels that hold them.
         class_ids: (n,) true classes.
         outside: how many more lie off the map, or are ignored.
+        strata: (n,) names of the strata that they were drawn in; None where these are the classes of the map.
     """
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     class_ids: NDArray[np.uint8]
     outside: int
+    strata: NDArray[np.str_] | None = None
 
 
 def place_points(features: Features, grid: Grid, name: str, lookup: ClassLookup) -> SamplePoints:
@@ -236,42 +264,89 @@ def place_points(features: Features, grid: Grid, name: str, lookup: ClassLookup)
         raise RasterError(f"{features.path} and {name} do not overlap; expected points on the map.")
     kept = inside & (ids != NODATA)
     rows, columns = np.floor(y[kept]).astype(np.int64), np.floor(x[kept]).astype(np.int64)
-    return SamplePoints(rows, columns, ids[kept], int((~kept).sum()))
+    strata = None if features.strata is None else np.array([text_of(one) for one in features.strata[kept].tolist()])
+    return SamplePoints(rows, columns, ids[kept], int((~kept).sum()), strata)
 
 
 def read_reference_features(
-    path: str, grid: Grid, *, field: str | None = None, layer: str | None = None, crs: str | None = None
+    path: str,
+    grid: Grid,
+    *,
+    field: str | None = None,
+    layer: str | None = None,
+    crs: str | None = None,
+    strata: str | None = None,
 ) -> Features | None:
     """Points or polygons of a file, with their classes; None for a file that holds no features.
 
-    A CSV has a column with the class and `x` and `y` in the CRS of the map, or in `crs`, or `lon` and `lat` in degrees.
+    A table (.csv, .tsv or .txt) has a column with the class, and `x` and `y` (or `easting` and `northing`) in the CRS
+    of the map, or in `crs`, or `lon` and `lat` (or `longitude` and `latitude`) in degrees.
 
     Raises:
         RasterError: see `co2s_hf.geo.vectors.read_features`.
     """
-    if path.lower().endswith(".csv"):
-        return _read_table(path, grid, field, crs)
+    if path.lower().endswith((".csv", ".tsv", ".txt")):
+        table = table_of(path)
+        if len(table.columns) > 1 or not path.lower().endswith(".txt"):  # any other text is no table
+            return _points_of_table(table, grid, field, crs, strata)
     if not layers_of(path):
         return None
-    return read_features(path, classes=True, field=field, layer=layer, crs=crs)
+    return read_features(path, classes=True, field=field, layer=layer, crs=crs, strata=strata)
 
 
-def _read_table(path: str, grid: Grid, field: str | None, crs: str | None) -> Features:
-    lines = lines_of(path)
-    names = {} if not lines else {str(name).strip().lower(): name for name in lines[0]}
-    wanted = field or next((name for name in ("class", "class_id") if name in names), "class")
-    for x, y, system in (("x", "y", crs or grid.crs), ("lon", "lat", WGS84), ("longitude", "latitude", WGS84)):
-        if x in names and y in names and wanted.lower() in names:
-            try:
-                points = points_at([float(line[names[x]]) for line in lines], [float(line[names[y]]) for line in lines])
-            except (TypeError, ValueError) as error:
-                raise RasterError(f"{path} has a coordinate that is no number ({error}).") from None
-            values = np.array([line[names[wanted.lower()]] for line in lines], dtype=object)
-            return Features(path, points, values, system)
-    raise RasterError(
-        f"{path} has the columns {', '.join(names) or '(none)'}; expected {wanted}, and x and y or lon and lat, and a "
-        "line for each point."
-    )
+def _points_of_table(table: Table, grid: Grid, field: str | None, crs: str | None, strata: str | None) -> Features:
+    wanted = (field,) if field else CLASS_FIELDS
+    column = table.column(*wanted)
+    if strata is not None and table.column(strata) is None:
+        raise RasterError(f"{table}; expected {strata}. Name the one that holds the stratum with --strata.")
+    for x, y, system in COORDINATES:
+        if column is not None and table.column(x) and table.column(y) and table.lines:
+            values = np.array([line[column] for _, line in table.lines], dtype=object)
+            points = points_at(table.numbers(x), table.numbers(y))
+            drawn = None
+            if strata is not None:
+                drawn = np.array([line[strata.strip().lower()] for _, line in table.lines], dtype=object)
+            return Features(table.path, points, ids_of(column, values), system or crs or grid.crs, drawn)
+    raise RasterError(f"{table}; expected {field or 'class'}, and x and y or lon and lat, and a line for each point.")
+
+
+COORDINATES = (
+    ("x", "y", None),
+    ("easting", "northing", None),
+    ("lon", "lat", WGS84),
+    ("long", "lat", WGS84),
+    ("longitude", "latitude", WGS84),
+)
+"""Columns of coordinates, and their CRS; None: that of the map."""
+
+
+def read_strata_areas(path: str, column: str) -> dict[str, float]:
+    """Area of each stratum, in any unit, from a table with a column for its name and one for its area.
+
+    Args:
+        path: the table; the first of two columns is the name, the second one the area. Of more, these are `stratum` or
+            `column`, and `area`, `area_m2`, `area_ha`, `area_km2` or `pixels`.
+        column: what the strata are called in the sample.
+
+    Raises:
+        RasterError: it is no such table, a stratum stands there twice, or an area is none.
+    """
+    table = table_of(path)
+    name, area = table.column("stratum", column), table.column("area", "area_m2", "area_ha", "area_km2", "pixels")
+    if (name is None or area is None) and len(table.columns) == 2:
+        name, area = table.columns
+    if name is None or area is None or not table.lines:
+        raise RasterError(f"{table}; expected stratum and area, and a line for each stratum.")
+    areas: dict[str, float] = {}
+    for (number, line), value in zip(table.lines, table.numbers(area), strict=True):
+        stratum = line[name]
+        if stratum in areas or not 0 < value < math.inf:
+            found = "a second time" if stratum in areas else f"with the area {value:g}"
+            raise RasterError(
+                f"{path}, line {number}: {stratum} {found}; expected each stratum once, and an area above 0."
+            )
+        areas[stratum] = value
+    return areas
 
 
 def is_missing(path: str) -> bool:
@@ -289,5 +364,7 @@ __all__ = [
     "is_missing",
     "place_points",
     "read_reference_features",
+    "read_strata_areas",
     "reference_raster",
+    "text_of",
 ]

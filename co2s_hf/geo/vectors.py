@@ -29,12 +29,14 @@ class Features:
         geometries: (n,) shapely geometries, in the units of `crs`.
         values: (n,) of the field that was asked for; None if none was.
         crs: as WKT or authority code; None if the file does not say.
+        strata: (n,) of a second field, the strata that points were drawn in; None if none was asked for.
     """
 
     path: str
     geometries: NDArray[Any]
     values: NDArray[Any] | None
     crs: str | None
+    strata: NDArray[Any] | None = None
 
     @property
     def are_points(self) -> bool:
@@ -44,17 +46,88 @@ class Features:
         return bool((shapely.get_type_id(self.geometries) == shapely.GeometryType.POINT).all())
 
 
-def lines_of(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a CSV by the names of its columns.
+@dataclass(frozen=True)
+class Table:
+    """A file of separated values.
+
+    Attributes:
+        path: the file.
+        delimiter: between values.
+        columns: names, in lower case.
+        lines: (number of the line in the file, value of each column) of all lines that are not blank.
+    """
+
+    path: str
+    delimiter: str
+    columns: list[str]
+    lines: list[tuple[int, dict[str, str]]]
+
+    def __str__(self) -> str:
+        """What was found, for errors."""
+        found = ", ".join(self.columns) or "(none)"
+        return f"{self.path} (delimiter {DELIMITERS[self.delimiter]}) has the columns {found}"
+
+    def column(self, *names: str) -> str | None:
+        """The first of the names that is a column."""
+        return next((name.strip().lower() for name in names if name.strip().lower() in self.columns), None)
+
+    def numbers(self, column: str) -> list[float]:
+        """A column as numbers; between semicolons and tabs decimals may have a comma.
+
+        Raises:
+            RasterError: a value is no number.
+        """
+        return [self._number(column, number, line[column]) for number, line in self.lines]
+
+    def _number(self, column: str, number: int, text: str) -> float:
+        plain = text.replace(",", ".") if self.delimiter != "," and "." not in text else text
+        try:
+            return float(plain)
+        except ValueError:
+            raise RasterError(
+                f"{self.path}, line {number}: {column} is {text!r}, which is no number (delimiter "
+                f"{DELIMITERS[self.delimiter]}); expected one like 500001.5"
+                f"{', or 500001,5 between semicolons or tabs' if ',' in text else ''}."
+            ) from None
+
+
+DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "bar"}
+
+
+def table_of(path: str | Path) -> Table:
+    """Read a file of values between tabs, semicolons, commas or bars; the first line names the columns.
+
+    The delimiter is the one that makes most columns of that line.
 
     Raises:
-        RasterError: it is no table in UTF-8.
+        RasterError: it is no table in UTF-8, or a line holds more values than there are columns.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
+            head = file.readline()
+            delimiter = max(DELIMITERS, key=lambda one: (len(next(csv.reader([head], delimiter=one), [])), one == ","))
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=delimiter, restval="")
+            columns = [name.strip().lower() for name in reader.fieldnames or ()]
+            lines = []
+            for line in reader:
+                more = [value for value in line.pop(None, ()) if value.strip()]  # type: ignore[call-overload]
+                if more:
+                    raise RasterError(
+                        f"{path}, line {reader.line_num}: {len(columns) + len(more)} values for {len(columns)} columns "
+                        f"(delimiter {DELIMITERS[delimiter]}); expected as many, and decimals with a point."
+                    )
+                values = {name: value.strip() for name, value in zip(columns, line.values(), strict=False)}
+                if any(values.values()):
+                    lines.append((reader.line_num, values))
     except (csv.Error, UnicodeDecodeError) as error:
         raise RasterError(f"{path} cannot be read ({error}); expected a CSV in UTF-8. Save it again as such.") from None
+    return Table(str(path), delimiter, columns, lines)
+
+
+def lines_of(path: str | Path) -> list[dict[str, str]]:
+    """The lines of a table by the names of its columns, in lower case; see `table_of`."""
+    return [line for _, line in table_of(path).lines]
 
 
 @contextmanager
@@ -93,9 +166,15 @@ def layers_of(path: str | Path) -> list[str]:
 
 
 def read_features(
-    path: str | Path, *, classes: bool, field: str | None = None, layer: str | None = None, crs: str | None = None
+    path: str | Path,
+    *,
+    classes: bool,
+    field: str | None = None,
+    layer: str | None = None,
+    crs: str | None = None,
+    strata: str | None = None,
 ) -> Features:
-    """Read points or polygons, all of them.
+    """Read points or polygons, all of them; each point of a multipoint is a point with the values of its feature.
 
     Args:
         path: the file.
@@ -103,6 +182,7 @@ def read_features(
         field: that field; None: `class`, else `class_id`.
         layer: None where there is one only.
         crs: of coordinates in a file that does not say.
+        strata: also read this field.
 
     Raises:
         RasterError: it is no such file, or holds nothing, or no such field or layer, or other geometries.
@@ -118,29 +198,52 @@ def read_features(
         )
     layer = layer or layers[0]
     if classes:
-        field = _field(path, layer, field)
-    columns = [field] if classes else []
+        field = _field(path, layer, (field,) if field else CLASS_FIELDS, "class", "--reference_field")
+    if strata is not None:
+        strata = _field(path, layer, (strata,), "stratum", "--strata")
+    columns = list(dict.fromkeys(name for name in (field if classes else None, strata) if name is not None))
     with _refusals(path):
-        meta, _, geometry, values = pyogrio.raw.read(path, layer=layer, columns=columns, force_2d=True)
+        meta, _, geometry, read = pyogrio.raw.read(path, layer=layer, columns=columns, force_2d=True)
         geometries = shapely.from_wkb(geometry)
     kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     kinds = set(shapely.get_type_id(geometries[kept]).tolist())
-    allowed = ({shapely.GeometryType.POINT}, {shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON})
+    point, points = shapely.GeometryType.POINT, shapely.GeometryType.MULTIPOINT
+    allowed = ({point, points}, {shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON})
     if not any(kinds and kinds <= one for one in allowed):
         found = ", ".join(sorted(shapely.GeometryType(kind).name.lower() for kind in kinds)) or "nothing"
-        raise RasterError(f"{path} holds {found}; expected polygons, or one point each.")
-    return Features(str(path), geometries[kept], values[0][kept] if classes else None, meta["crs"] or crs)
+        raise RasterError(f"{path} holds {found}; expected polygons, or points.")
+    geometries, owners = geometries[kept], np.flatnonzero(kept)
+    if kinds <= {point, points}:
+        geometries, parts = shapely.get_parts(geometries, return_index=True)
+        owners = owners[parts]
+    values = {str(name): column[owners] for name, column in zip(meta["fields"], read, strict=True)}
+    return Features(
+        str(path),
+        geometries,
+        ids_of(str(field), values[str(field)]) if classes else None,
+        meta["crs"] or crs,
+        None if strata is None else values[strata],
+    )
 
 
-def _field(path: str | Path, layer: str, wanted: str | None) -> str:
+def ids_of(field: str, values: NDArray[Any]) -> NDArray[Any]:
+    """The values of a field; those of `class_id` are numbers, although some formats know only texts."""
+    if field.lower() != "class_id":
+        return values
+    whole = [int(value) if isinstance(value, str) and value.strip().isdecimal() else value for value in values.tolist()]
+    return np.array(whole, dtype=object)
+
+
+def _field(path: str | Path, layer: str, wanted: Sequence[str], holds: str, option: str) -> str:
     with _refusals(path):
         fields = [str(name) for name in _library().read_info(path, layer=layer)["fields"]]
-    for name in CLASS_FIELDS if wanted is None else (wanted,):
-        if name in fields:
-            return name
+    for name in wanted:
+        found = [one for one in fields if one == name] or [one for one in fields if one.lower() == name.lower()]
+        if len(found) == 1:
+            return found[0]
     raise RasterError(
-        f"{path} has the fields {', '.join(fields) or '(none)'}; expected {wanted or ' or '.join(CLASS_FIELDS)}. Name "
-        "the one that holds the class with --reference_field."
+        f"{path} has the fields {', '.join(fields) or '(none)'}; expected {' or '.join(wanted)}. Name the one that "
+        f"holds the {holds} with {option}."
     )
 
 
@@ -306,13 +409,16 @@ __all__ = [
     "CLASS_FIELDS",
     "Features",
     "Footprint",
+    "Table",
     "WGS84",
     "covered",
+    "ids_of",
     "layers_of",
     "lines_of",
     "on_grid",
     "points_at",
     "points_of",
     "read_features",
+    "table_of",
     "write_footprints",
 ]
