@@ -154,6 +154,9 @@ def open_raster(
     with ExitStack() as stack:
         stack.enter_context(quiet())
         stack.enter_context(gdal_environment())
+        if not isinstance(path, EncodedImage) and not os.path.isfile(path):
+            # Decoded at once, in half the time, a PNG may end in the middle without a word; see `orientation`.
+            stack.enter_context(rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO"))
         with gdal_refusals(path):
             if isinstance(path, EncodedImage):
                 path = stack.enter_context(rasterio.MemoryFile(path.data)).name
@@ -207,8 +210,8 @@ class RasterFile:
             stored = Grid.of(dataset)
         except PlaceError as error:
             self.misplaced, stored = error, Grid(dataset.height, dataset.width)
-        # Who says where the pixels lie says how they are turned.
-        self._turn = _UPRIGHT if stored.is_placed else _TURNS.get(self.orientation, _UPRIGHT)
+        turn = _TURNS.get(self.orientation, _UPRIGHT)
+        self._turn = _UPRIGHT if stored.is_placed else turn  # who says where the pixels lie says how they are turned
         self._whole = Grid(stored.width, stored.height) if self._turn[0] else stored
         self.grid, self._corner = self._whole, (0, 0)
         if isinstance(source, FileWindow):
@@ -216,6 +219,11 @@ class RasterFile:
             self._corner = source.top, source.left
             rows = slice(source.top, source.top + source.height)
             self.grid = self._whole.window(rows, slice(source.left, source.left + source.width))
+        try:
+            _ = dataset.colorinterp  # raises what was said while the file was opened
+        except CPLE_BaseError as error:
+            if "_TIFFVSetField" not in str(error):  # a tag of no sense is left out; the pixels are whole
+                raise
         # Asked first: for it GDAL looks where the blocks of the file are, and what it says of damage there is raised by
         # the next question, for the colours of bands. A read gives zeros instead.
         self._mask_flags = dataset.mask_flag_enums

@@ -346,3 +346,25 @@ def test_errors_of_the_caller_stay_what_they_are(tmp_path):
     path = geotiff(tmp_path / "a.tif", np.zeros((1, 2, 2), np.uint8))
     with pytest.raises(UnicodeDecodeError), open_raster(path):
         b"\xff".decode("utf-8")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tif", "deflate.tif"])
+def test_a_file_that_ends_in_the_middle_is_refused(tmp_path, name, share):
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 150, 3), dtype=np.uint8)
+    options = {"compression": "tiff_deflate"} if name == "deflate.tif" else {}
+    Image.fromarray(pixels).save(tmp_path / name, **options)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
+    for source in (tmp_path / name, EncodedImage(name, whole[: int(len(whole) * share)])):
+        with pytest.raises(RasterError, match=f"{name} cannot be read"):
+            read_raster(source)
+
+
+def test_a_png_with_a_place_that_ends_in_the_middle_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "a.pgw").write_text("1\n0\n0\n-1\n500000.5\n5299999.5\n")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RasterError, match="it ends in the middle"):
+        read_raster(path)

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from co2s_hf.raster.image import EncodedImage
+from co2s_hf.raster.image import EncodedImage, FileWindow
 from training.purification.cache import CacheError, RegionCache, visible_regions
 from training.purification.calibration import Calibration
 from training.purification.regions import boundary_band
