@@ -33,8 +33,8 @@ def orientation(source: EncodedImage | str | os.PathLike[str], driver: str) -> i
     except struct.error:  # a header that ends too early
         if driver == "PNG":
             raise RasterError(
-                f"{source} cannot be read (it ends in the middle); expected a whole image. Fetch or export it again, or "
-                "take it out."
+                f"{source} cannot be read (it ends in the middle); expected a whole image. Fetch or export it again, "
+                "or take it out."
             ) from None
         return UPRIGHT
     return found if 1 <= found <= 8 else UPRIGHT
