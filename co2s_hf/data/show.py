@@ -328,7 +328,7 @@ def _stripes(file: RasterFile) -> Iterator[slice]:
 
 
 def _measured(file: RasterFile) -> tuple[dict[int, dict[str, float]], int, dict[str, int]]:
-    """Statistics of the pixels with data, by the number of the band; how many pixels have none, and for which reasons."""
+    """Statistics of the pixels with data by the number of the band; how many pixels have none, and for which reasons."""
     hidden, reasons = 0, Counter[str]()
     count, mean, squares = 0, np.zeros(len(file.bands)), np.zeros(len(file.bands))
     least, largest = [math.inf] * len(file.bands), [-math.inf] * len(file.bands)

@@ -220,14 +220,14 @@ class RasterFile:
             self._corner = source.top, source.left
             rows = slice(source.top, source.top + source.height)
             self.grid = self._whole.window(rows, slice(source.left, source.left + source.width))
+        # For masks GDAL looks where the blocks of the file are, and what it says of damage there is raised by the next
+        # question, that for colours. A read would give zeros instead.
+        self._mask_flags = dataset.mask_flag_enums
         try:
-            _ = dataset.colorinterp  # raises what was said while the file was opened
+            _ = dataset.colorinterp
         except CPLE_BaseError as error:
             if "_TIFFVSetField" not in str(error):  # a tag of no sense is left out; the pixels are whole
                 raise
-        # Asked first: for it GDAL looks where the blocks of the file are, and what it says of damage there is raised by
-        # the next question, for the colours of bands. A read gives zeros instead.
-        self._mask_flags = dataset.mask_flag_enums
         every = [_band(dataset, *each) for each in zip(dataset.indexes, _nodata_values(dataset), strict=True)]
         self.every_band = tuple(every)
         numbers, self.bands_found_by = choose_bands(self.name, every, reading, self._palette_of(every))

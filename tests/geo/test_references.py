@@ -54,7 +54,7 @@ def test_numbers_are_ids_and_texts_are_names_first():
     assert numbered.ids(np.array(["1", "2", "10", "0"], dtype=object), "ref").tolist() == [0, 1, 2, 0]
     renamed = ClassLookup(("1", "2", "10"), {"7": "10", "8": "0", "2": "1", "9": "ignore"})
     assert renamed.ids(np.array([7, 8, 2, 9]), "ref").tolist() == [2, 0, 0, 255]
-    with pytest.raises(SceneError, match="ref has 0; expected 1, 2, 10"):
+    with pytest.raises(RasterError, match="ref has 0; expected 1, 2, 10"):
         numbered.ids(np.array(["0"], dtype=object), "ref", names_only=True)
 
 
@@ -215,5 +215,5 @@ def test_areas_of_strata(tmp_path, table):
 )
 def test_areas_of_strata_that_are_none(tmp_path, table, said):
     (tmp_path / "strata.csv").write_text(table)
-    with pytest.raises(SceneError, match=said):
+    with pytest.raises(RasterError, match=said):
         read_strata_areas(str(tmp_path / "strata.csv"), "kind")

@@ -80,7 +80,7 @@ def test_multipoints_are_points(geojson):
     features = read_features(path, classes=True, strata="class")
     assert features.are_points and list(features.values) == ["a", "b", "b", "c"] == list(features.strata)
     np.testing.assert_array_equal(points_of(features.geometries)[:, 0], [15, 16, 17, 18])
-    with pytest.raises(SceneError, match="holds linestring, multipoint; expected polygons, or points"):
+    with pytest.raises(RasterError, match="holds linestring, multipoint; expected polygons, or points"):
         read_features(
             geojson((shapely.MultiPoint([(1, 1)]), {"class": 1}), (shapely.LineString([(0, 0), (1, 1)]), {"class": 1})),
             classes=True,
