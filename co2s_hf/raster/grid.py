@@ -73,6 +73,15 @@ class Grid:
         return self.transform != NO_PLACE
 
     @property
+    def crs_name(self) -> str | None:
+        """What people call the CRS, such as "EPSG:32633 (WGS 84 / UTM zone 33N)"; None without one."""
+        if self.crs is None:
+            return None
+        crs = CRS.from_user_input(self.crs)
+        code = crs.to_epsg()
+        return f"EPSG:{code} ({crs.name})" if code else crs.name
+
+    @property
     def metres_per_pixel(self) -> float | None:
         """Side, in metres on the ground, of a square as large as the pixel in the middle; None where nobody knows."""
         if not self.is_placed or self.crs is None:
