@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS
 
 from ..raster.colours import class_colours, natural_picture
 from ..raster.errors import RasterError
@@ -250,8 +249,7 @@ class Shown:
             with self.opened(whole) as file:
                 pixels = file.read().pixels
         arrays: dict[str, Any] = {"pixels": pixels, "valid": raster.valid}
-        if not _refusals(self.require_meaning):
-            arrays["unit"] = raster.unit
+        _refusals(lambda: arrays.update(unit=raster.unit))  # `facts` says why there is none
         if self.is_mask:
             ids = read_ids(Path(self.path))
             arrays["ids"] = ids.values
@@ -328,7 +326,7 @@ def _stripes(file: RasterFile) -> Iterator[slice]:
 
 
 def _measured(file: RasterFile) -> tuple[dict[int, dict[str, float]], int, dict[str, int]]:
-    """Statistics of the pixels with data by the number of the band; how many pixels have none, and for which reasons."""
+    """Statistics of pixels with data by the number of the band; how many have none; and for how many a reason holds."""
     hidden, reasons = 0, Counter[str]()
     count, mean, squares = 0, np.zeros(len(file.bands)), np.zeros(len(file.bands))
     least, largest = [math.inf] * len(file.bands), [-math.inf] * len(file.bands)
@@ -386,17 +384,11 @@ def _grid_facts(file: RasterFile) -> dict[str, Any]:
     grid: Grid = file.grid
     return {
         "is_placed": grid.is_placed,
-        "crs": None if grid.crs is None else _crs_name(grid.crs),
+        "crs": grid.crs_name,
         "transform": list(grid.transform) if grid.is_placed else None,
         "metres_per_pixel": grid.metres_per_pixel,
         "problem": None if file.misplaced is None else str(file.misplaced),
     }
-
-
-def _crs_name(wkt: str) -> str:
-    crs = CRS.from_user_input(wkt)
-    code = crs.to_epsg()
-    return f"EPSG:{code} ({crs.name})" if code else crs.name
 
 
 def _finite(value: float | None) -> float | str | None:

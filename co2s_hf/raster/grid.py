@@ -73,13 +73,13 @@ class Grid:
         return self.transform != NO_PLACE
 
     @property
-    def crs_name(self) -> str:
-        """The code of the CRS, such as EPSG:32633, else its name; "" without a CRS."""
+    def crs_name(self) -> str | None:
+        """What people call the CRS, such as "EPSG:32633 (WGS 84 / UTM zone 33N)"; None without one."""
         if self.crs is None:
-            return ""
+            return None
         crs = CRS.from_user_input(self.crs)
-        authority = crs.to_authority()
-        return ":".join(authority) if authority else str(crs.name)
+        code = crs.to_epsg()
+        return f"EPSG:{code} ({crs.name})" if code else crs.name
 
     @property
     def metres_per_pixel(self) -> float | None:

@@ -117,7 +117,7 @@ def facts(scene: Scene) -> str:
     kind = f"{scene.num_bands} band{'s' * (scene.num_bands != 1)}{' + alpha' * scene.has_alpha}"
     parts = [f"{scene.width:,} × {scene.height:,} px", f"{kind}, {scene.dtype}"]
     gsd_m = pixel_areas(scene).gsd_m
-    parts.append("not georeferenced" if scene.grid.crs is None else scene.grid.crs_name)
+    parts.append(scene.grid.crs_name or "not georeferenced")
     if gsd_m is not None:
         parts.append(f"{gsd_m:.3g} m pixels")
     return f'<p class="facts"><b>{escape(scene.name)}</b> {escape(" · ".join(parts))}</p>'

@@ -72,6 +72,7 @@ def test_windows_and_resized_grids_lie_where_their_pixels_do():
 def test_grids_are_the_same_where_no_pixel_is_moved():
     assert GRID.is_same(Grid(30, 40, (10, 0, 400_000.0001, 0, -10, 5_000_000), WKT))
     assert GRID.is_same(Grid(30, 40, GRID.transform, "EPSG:32633")) and GRID.is_same(Grid(30, 40, GRID.transform))
+    assert GRID.crs_name == "EPSG:32633 (WGS 84 / UTM zone 33N)" and Grid(30, 40, GRID.transform).crs_name is None
     assert not GRID.is_same(Grid(30, 40, (10, 0, 400_001, 0, -10, 5_000_000), WKT))
     assert not GRID.is_same(Grid(30, 40, (10.01, 0, 400_000, 0, -10, 5_000_000), WKT))  # 0.04 px at the right end
     assert not GRID.is_same(Grid(30, 40, GRID.transform, "EPSG:32634")) and not GRID.is_same(
