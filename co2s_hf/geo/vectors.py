@@ -111,7 +111,7 @@ def table_of(path: str | Path) -> Table:
             columns = [name.strip().lower() for name in reader.fieldnames or ()]
             lines = []
             for line in reader:
-                more = [value for value in line.pop(None, ()) if value.strip()]  # type: ignore[call-overload]
+                more = [value for value in line.pop(None, ()) if value.strip()]
                 if more:
                     raise RasterError(
                         f"{path}, line {reader.line_num}: {len(columns) + len(more)} values for {len(columns)} columns "
