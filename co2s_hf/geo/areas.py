@@ -82,7 +82,7 @@ class GroundAreas:
         areas: NDArray[np.float64] = vertical @ self.density[first:last, left:right] @ horizontal.T
         return areas
 
-    def counted(self, top: int, left: int, block: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def counted(self, top: int, left: int, block: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Pixels and square metres, (256,) each, of each class id of a block of a map; 0 m2 where these are unknown.
 
         Where the area of pixels hardly changes over tiles of the block, they are counted instead of added up.
@@ -218,7 +218,7 @@ def _systems(wkt: str) -> tuple[Any, Any]:
             'Areas need pyproj, which is not installed. Run `pip install "co2s_hf[geo]"`, or `pip install pyproj`.'
         ) from None
     try:
-        crs = CRS.from_wkt(wkt)
+        crs: Any = CRS.from_wkt(wkt)
     except CRSError as error:
         raise RasterError(f"{wkt[:80]!r} is no CRS that PROJ knows ({error}); expected WKT.") from None
     while crs.is_compound or crs.is_bound:

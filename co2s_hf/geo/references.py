@@ -77,15 +77,16 @@ class ClassLookup:
         names = [name.lower() for name in self.classes]
         if is_text and text.lower() in names:
             return names.index(text.lower())
-        is_id = text.isdecimal() and not (is_text and names_only)
-        return int(text) if is_id and int(text) < len(names) else None
+        number = text.removesuffix(".0")  # as tables are written whose ids went through floating point
+        is_id = number.isdecimal() and not (is_text and names_only)
+        return int(number) if is_id and int(number) < len(names) else None
 
 
 def text_of(value: Any) -> str:
     """A value as text: whole numbers without decimals, nothing for a missing one."""
     if value is None or value != value:  # a missing value, also of numbers
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return str(int(value)) if isinstance(value, float | np.floating) and value.is_integer() else str(value).strip()
 
 
 class Reference(Protocol):

@@ -111,7 +111,7 @@ def table_of(path: str | Path) -> Table:
             columns = [name.strip().lower() for name in reader.fieldnames or ()]
             lines = []
             for line in reader:
-                more = [value for value in line.pop(None, ()) if value.strip()]  # type: ignore[call-overload]
+                more = [value for value in line.pop(None, ()) if value.strip()]
                 if more:
                     raise RasterError(
                         f"{path}, line {reader.line_num}: {len(columns) + len(more)} values for {len(columns)} columns "
@@ -230,7 +230,8 @@ def ids_of(field: str, values: NDArray[Any]) -> NDArray[Any]:
     """The values of a field; those of `class_id` are numbers, although some formats know only texts."""
     if field.lower() != "class_id":
         return values
-    whole = [int(value) if isinstance(value, str) and value.strip().isdecimal() else value for value in values.tolist()]
+    texts = [value.strip().removesuffix(".0") if isinstance(value, str) else "" for value in values.tolist()]
+    whole = [int(text) if text.isdecimal() else value for text, value in zip(texts, values.tolist(), strict=True)]
     return np.array(whole, dtype=object)
 
 

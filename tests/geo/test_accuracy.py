@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from co2s_hf.geo.accuracy import ClassScores, sample_estimates
+from co2s_hf.geo.accuracy import ClassScores, sample_estimates, stratified_estimates
 
 # Olofsson et al. 2014, section 5, table 8: deforestation, forest gain, stable forest, stable non-forest.
 POINTS = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
@@ -81,6 +81,73 @@ def test_strata_with_one_point_or_none():
     np.testing.assert_allclose(found.area_share.value, [0.75 * 0.8, 0.75 * 0.2 + 0.25, 0])
     assert np.isnan(found.overall_accuracy.standard_error) and found.overall_accuracy.value == pytest.approx(0.85)
     np.testing.assert_allclose(found.users_accuracy.standard_error, [math.sqrt(0.8 * 0.2 / 9), np.nan, np.nan])
+
+
+# Stehman 2014, section 4: 10 points in each of four strata that are not the classes of the map.
+STEHMAN_REFERENCE = "AAAAACBABCABBBBBAABBCCCCCDDBBADDDDDDDCCB"
+STEHMAN_MAP = "AAAAAAABBBABBBBBBBBBBBCCCCCCBBDDDDDDDDDD"
+STEHMAN_AREAS = [40_000, 30_000, 20_000, 10_000]
+
+
+def stehman_counts():
+    counts = np.zeros((4, 4, 4), int)
+    for index, (mapped, true) in enumerate(zip(STEHMAN_MAP, STEHMAN_REFERENCE, strict=True)):
+        counts[index // 10, "ABCD".index(mapped), "ABCD".index(true)] += 1
+    return counts
+
+
+def test_the_worked_example_of_stehman():
+    found = stratified_estimates(stehman_counts(), STEHMAN_AREAS)
+    cells = [[0.23, 0.04, 0.04, 0], [0.12, 0.27, 0.08, 0], [0, 0.02, 0.06, 0.04], [0, 0.01, 0.02, 0.07]]
+    np.testing.assert_allclose(found.proportions, cells)
+    assert found.overall_accuracy.value == pytest.approx(0.63) and found.sampled_share == 1
+    assert found.overall_accuracy.standard_error == pytest.approx(0.085, abs=5e-4)
+    # mapaccuracy and mapac, two packages for R, print the same.
+    np.testing.assert_allclose(found.users_accuracy.value, [0.7419, 0.5745, 0.5, 0.7], atol=5e-5)
+    np.testing.assert_allclose(found.users_accuracy.standard_error, [0.1646, 0.1248, 0.2152, 0.1528], atol=6e-5)
+    np.testing.assert_allclose(found.producers_accuracy.value[:3], [0.6571, 0.7941, 0.3], atol=5e-5)
+    np.testing.assert_allclose(found.producers_accuracy.standard_error[:3], [0.1477, 0.1166, 0.1504], atol=6e-5)
+    np.testing.assert_allclose(found.area_share.value, [0.35, 0.34, 0.2, 0.11])
+    np.testing.assert_allclose(found.area_share.standard_error[[0, 2]], [0.082, 0.064], atol=5e-4)
+
+
+def test_strata_that_are_the_classes_of_the_map_give_the_estimates_of_olofsson_et_al():
+    by_class = np.stack([np.where(np.arange(4)[:, None] == one, POINTS, 0) for one in range(4)])
+    found, expected = stratified_estimates(by_class, PIXELS), sample_estimates(POINTS, PIXELS)
+    np.testing.assert_allclose(found.proportions, expected.proportions)
+    for name in ("overall_accuracy", "users_accuracy", "producers_accuracy", "area_share"):
+        one, other = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(one.value, other.value)
+        np.testing.assert_allclose(one.standard_error, other.standard_error)
+
+
+def test_intervals_of_strata_of_an_older_map_hold_the_truth():
+    rng = np.random.default_rng(0)
+    areas, truth = np.array([6.0, 3, 1]), rng.dirichlet(np.ones(9), 3).reshape(3, 3, 3)
+    cells = np.tensordot(areas / areas.sum(), truth, 1)
+    draws = [np.stack([rng.multinomial(200, one.ravel()).reshape(3, 3) for one in truth]) for _ in range(1000)]
+    found = [stratified_estimates(counts, areas) for counts in draws]
+    for name, value in (
+        ("overall_accuracy", np.trace(cells)),
+        ("users_accuracy", np.diag(cells) / cells.sum(axis=1)),
+        ("producers_accuracy", np.diag(cells) / cells.sum(axis=0)),
+        ("area_share", cells.sum(axis=0)),
+    ):
+        held = [np.abs(getattr(one, name).value - value) <= getattr(one, name).margin for one in found]
+        assert np.all(np.abs(np.mean(held, axis=0) - 0.95) < 0.03), name
+
+
+def test_strata_of_their_own_with_one_point_or_none():
+    counts = stehman_counts()
+    counts[3] = 0
+    found = stratified_estimates(counts, STEHMAN_AREAS)
+    assert found.sampled_share == pytest.approx(0.9) and found.area_share.value.sum() == pytest.approx(1)
+    counts[3, 3, 3] = 1
+    found = stratified_estimates(counts, STEHMAN_AREAS)
+    assert np.isnan(found.overall_accuracy.standard_error) and found.overall_accuracy.value == pytest.approx(0.66)
+    for shape, areas in (((1, 2, 2), [1.0, 2]), ((1, 2, 2), [0.0]), ((1, 2, 2), [math.inf])):
+        with pytest.raises(ValueError, match="expected"):
+            stratified_estimates(np.ones(shape, int), areas)
 
 
 def test_samples_that_are_none():

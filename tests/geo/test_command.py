@@ -100,6 +100,10 @@ def no_crs(write_scene):
     return write_scene(placed=False)
 
 
+def rotated_degrees(write_scene):
+    return write_scene(crs="EPSG:4326", transform=rasterio.Affine(0.1, 0.01, 10, 0.01, -0.1, 50))
+
+
 def rotated(write_scene):
     return write_scene(transform=rasterio.Affine(2, 1, 500_000, 1, -2, 5_000_000))
 
@@ -109,7 +113,8 @@ def all_nodata(write_scene):
 
 
 @pytest.mark.parametrize(
-    ("make", "says"), [(no_crs, "areas are in pixels only"), (rotated, ""), (all_nodata, "the map may be empty")]
+    ("make", "says"),
+    [(no_crs, "areas are in pixels only"), (rotated, ""), (rotated_degrees, ""), (all_nodata, "the map may be empty")],
 )
 def test_odd_scenes_get_a_stated_correct_map(predict, write_scene, tmp_path, make, says):
     path = make(write_scene)
@@ -159,10 +164,6 @@ def signed(write_scene, folder):
     return write_scene(pixels=np.full((3, 20, 20), 3000, np.int16)), "--scale"
 
 
-def rotated_degrees(write_scene, folder):
-    return write_scene(crs="EPSG:4326", transform=rasterio.Affine(0.1, 0.01, 10, 0.01, -0.1, 50)), "rotated"
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -174,7 +175,6 @@ def rotated_degrees(write_scene, folder):
         empty_folder,
         floats_of_reflectance,
         signed,
-        rotated_degrees,
     ],
 )
 def test_bad_scenes_get_one_error_and_nothing_is_damaged(predict, write_scene, tmp_path, make):

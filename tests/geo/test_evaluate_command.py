@@ -108,6 +108,43 @@ def test_a_class_without_a_point_is_said(evaluate, tmp_path):
     assert found["classes"][0]["estimated_area"]["value"] == pytest.approx(0.7)
 
 
+def test_a_sample_drawn_in_strata_of_an_older_map(evaluate, tmp_path):
+    places = [(10, 10, 0, "old"), (12, 30, 1, "old"), (60, 20, 1, "new"), (70, 55, 1, "new"), (61, 20, 1, "new")]
+    rows = [(500_001 + 2 * x, 4_999_999 - 2 * y, NAMES[kind], where) for x, y, kind, where in places]
+    path, strata = tmp_path / "points.csv", tmp_path / "strata.csv"
+    path.write_text("x;y;class;Drawn_in\n" + "".join(";".join(map(str, row)) + "\n" for row in rows))
+    strata.write_text("stratum;area\nold;300,0\nnew;100\ngone;100\n")
+    status, said, found = evaluate(path, "--strata", "drawn_in", "--strata_areas", str(strata))
+    assert status == 0 and found["method"].startswith("Stehman (2014)")
+    assert found["overall_accuracy"]["value"] == pytest.approx(0.75 * 1 / 2 + 0.25 * 2 / 3)
+    error = (0.75**2 * 0.25 / 1 + 0.25**2 * (2 / 9) / 2) ** 0.5
+    assert found["overall_accuracy"]["standard_error"] == pytest.approx(error)
+    assert found["strata"][2] == {"stratum": "gone", "area": 100, "points": 0}
+    assert "no point in gone: the estimates are of the other 80.0 % of the area" in said
+    for text, expected in (
+        ("stratum,area\nold,300\n", "points in the strata new; expected one of old"),
+        ("stratum,area\nold,-1\n", "line 2: old with the area -1"),
+    ):
+        strata.write_text(text)
+        status, said, _ = evaluate(path, "--strata", "Drawn_in", "--strata_areas", str(strata), output="other")
+        assert status == 2 and expected in said
+    assert "go together" in evaluate(path, "--strata", "Drawn_in", output="other")[1]
+    assert "expected elsewhere" in evaluate(path, "--strata", "elsewhere", "--strata_areas", str(strata), output="o")[1]
+
+
+def test_a_map_whose_classes_are_called_by_numbers(evaluate, the_map, tmp_path, write_scene):
+    with rasterio.open(the_map) as file:
+        pixels = file.read()
+    reference = write_scene("ids.tif", pixels, nodata=255)
+    status, _, found = evaluate(reference, "--classes", "1", "2", "3")
+    assert status == 0 and found["overall_accuracy"] == 1
+
+
+def strata_of_a_raster(folder, write_scene):
+    (folder / "s.csv").write_text("stratum,area\na,1\n")
+    return folder / "map.classes.tif", ["--strata", "a", "--strata_areas", str(folder / "s.csv")], "holds no points"
+
+
 def elsewhere(folder, write_scene):
     return polygons(folder, (shapely.box(0, 0, 9, 9), "water")), ["--reference_field", "kind"], "do not overlap"
 
@@ -159,7 +196,7 @@ def bad_width(folder, write_scene):
 BAD = [elsewhere, far_raster, unknown_class, unknown_id, no_crs, wrong_band, no_field, missing, no_reference]
 
 
-@pytest.mark.parametrize("make", [*BAD, bad_pair, bad_width])
+@pytest.mark.parametrize("make", [*BAD, bad_pair, bad_width, strata_of_a_raster])
 def test_what_cannot_be_compared_is_one_error(evaluate, write_scene, tmp_path, make):
     reference, options, expected = make(tmp_path, write_scene)
     status, said, _ = evaluate(reference, *options)

@@ -10,6 +10,7 @@ from co2s_hf.geo.references import (
     ReferencePolygons,
     place_points,
     read_reference_features,
+    read_strata_areas,
     reference_raster,
 )
 from co2s_hf.geo.vectors import Features, points_at
@@ -44,6 +45,17 @@ def test_classes_by_name_id_or_renamed():
             RasterError, match=f"ref {said}; expected water, road, tree, or ids 0 to 2.*--rename .*=ignore"
         ):
             lookup().ids(np.array([value], dtype=object), "ref")
+
+
+def test_numbers_are_ids_and_texts_are_names_first():
+    numbered = ClassLookup(("1", "2", "10"), {})
+    assert numbered.ids(np.array([0, 1, 2]), "ref").tolist() == [0, 1, 2]
+    assert numbered.ids(np.array([1.0, np.float32(2)], dtype=object), "ref").tolist() == [1, 2]
+    assert numbered.ids(np.array(["1", "2", "10", "0"], dtype=object), "ref").tolist() == [0, 1, 2, 0]
+    renamed = ClassLookup(("1", "2", "10"), {"7": "10", "8": "0", "2": "1", "9": "ignore"})
+    assert renamed.ids(np.array([7, 8, 2, 9]), "ref").tolist() == [2, 0, 0, 255]
+    with pytest.raises(RasterError, match="ref has 0; expected 1, 2, 10"):
+        numbered.ids(np.array(["0"], dtype=object), "ref", names_only=True)
 
 
 def test_polygons_hold_pixel_centres_and_contested_ones_count_for_nobody():
@@ -100,6 +112,17 @@ def test_a_map_of_this_package_has_names_and_another_order(write_scene):
     np.testing.assert_array_equal(read(path, sea="road"), 2 - own)
 
 
+def test_rasters_of_ids_whose_classes_are_called_by_numbers(write_scene):
+    own = np.arange(600).reshape(20, 30).astype(np.uint8) % 2
+    path, lookup = raster(write_scene, own), ClassLookup(("1", "2"), {})
+    with reference_raster(path, GRID, "map", lookup) as reference:
+        np.testing.assert_array_equal(reference.read(*ALL), own)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(classes='["2", "1"]')  # a raster that names its classes is compared by these
+    with reference_raster(path, GRID, "map", lookup) as reference:
+        np.testing.assert_array_equal(reference.read(*ALL), 1 - own)
+
+
 def test_rasters_that_cannot_be_used(write_scene):
     two = raster(write_scene, np.array([np.zeros((20, 30)), np.ones((20, 30))], np.uint8))
     assert (read(two, band=2) == 1).all()
@@ -128,12 +151,21 @@ def test_points_and_the_pixels_that_hold_them():
 
 
 @pytest.mark.parametrize(
-    ("table", "expected"),
-    [("x,y,class\n500001,4999999,road\n", (0, 0)), ("Lon,LAT,class_id\n15.0001,45,1\n", (8524, 3))],
+    ("name", "table", "expected"),
+    [
+        ("p.csv", "x,y,class\n500001,4999999,road\n", (0, 0)),
+        ("p.csv", "Lon,LAT,class_id\n15.0001,45,1\n", (8524, 3)),
+        ("p.csv", "\ufeffID;X;Y;Class\n7;500001,5;4999999,5;road\n;;;\n", (0, 0)),
+        ("p.tsv", "easting\tNorthing\tclass\n500001,5\t4999999.5\troad\n", (0, 0)),
+        ("p.csv", "x\ty\tclass\r\n500001\t4999999\troad\r\n", (0, 0)),
+        ("p.txt", "Latitude|longitude|CLASS\n45|15.0001|1.0\n", (8524, 3)),
+        ("p.csv", "lon,lat,Class_ID\n15.0001,45,1.0\n", (8524, 3)),
+        ("p.csv", 'x,y,class,note\n500001,4999999,road,"a; b; c; d; e"\n', (0, 0)),
+    ],
 )
-def test_points_of_a_table(tmp_path, table, expected):
-    path = tmp_path / "points.csv"
-    path.write_text(table)
+def test_points_of_a_table(tmp_path, name, table, expected):
+    path = tmp_path / name
+    path.write_text(table, encoding="utf-8", newline="")
     grid = Grid(10_000, 30, WHERE, "EPSG:32633")
     found = place_points(read_reference_features(str(path), grid), grid, "map", lookup())
     assert (found.rows[0], found.columns[0], found.class_ids[0]) == (*expected, 1)
@@ -142,8 +174,12 @@ def test_points_of_a_table(tmp_path, table, expected):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("x,class\n1,road\n", "has the columns x, class; expected class, and x and y"),
-        ("x,y,class\n1,?,road\n", "no number"),
+        ("x,class\n1,road\n", r"\(delimiter comma\) has the columns x, class; expected class, and x and y"),
+        ("x,y,class\n1,?,road\n", "line 2: y is '\\?', which is no number"),
+        ("x;y;class\n1;2;road\n1;1.234,5;road\n", "line 3: y is '1.234,5', which is no number .delimiter semicolon"),
+        ('x,y,class\n"1,5",2,road\n', "line 2: x is '1,5', which is no number .delimiter comma"),
+        ("x,y,class\n500001,5,4999999,5,road\n", "line 2: 5 values for 3 columns .delimiter comma"),
+        ("x y class\n1 2 road\n", "has the columns x y class; expected class, and x and y"),
         ("", "none"),
     ],
 )
@@ -152,3 +188,32 @@ def test_tables_that_hold_no_points(tmp_path, table, said):
     path.write_text(table)
     with pytest.raises(RasterError, match=said):
         read_reference_features(str(path), GRID)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "stratum,area\nold forest,10.5\n2,3\n",
+        "Name;ha\nold forest;10,5\n2;3\n",
+        "pixels\tkind\tnote\n10.5\told forest\t\n3\t2\tb\n",
+    ],
+)
+def test_areas_of_strata(tmp_path, table):
+    (tmp_path / "strata.csv").write_text(table)
+    assert read_strata_areas(str(tmp_path / "strata.csv"), "Kind") == {"old forest": 10.5, "2": 3}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("a,b,c\n1,2,3\n", "has the columns a, b, c; expected stratum and area"),
+        ("stratum,area\n", "and a line for each stratum"),
+        ("stratum,area\na,1\na,2\n", "line 3: a a second time"),
+        ("stratum,area\na,0\n", "line 2: a with the area 0"),
+        ("stratum,area\na,much\n", "line 2: area is 'much', which is no number"),
+    ],
+)
+def test_areas_of_strata_that_are_none(tmp_path, table, said):
+    (tmp_path / "strata.csv").write_text(table)
+    with pytest.raises(RasterError, match=said):
+        read_strata_areas(str(tmp_path / "strata.csv"), "kind")

@@ -70,6 +70,28 @@ def test_features_that_cannot_be_used(geojson, tmp_path):
     assert layers_of(tmp_path / "no.tif") == layers_of(tmp_path / "missing") == []
 
 
+def test_multipoints_are_points(geojson):
+    path = geojson(
+        (shapely.MultiPoint([(15, 45)]), {"Class": "a"}),
+        (shapely.MultiPoint([(16, 45, 7), (17, 45, 8)]), {"Class": "b"}),
+        (shapely.Point(18, 45, 9), {"Class": "c"}),
+        (shapely.MultiPoint(), {"Class": "d"}),
+    )
+    features = read_features(path, classes=True, strata="class")
+    assert features.are_points and list(features.values) == ["a", "b", "b", "c"] == list(features.strata)
+    np.testing.assert_array_equal(points_of(features.geometries)[:, 0], [15, 16, 17, 18])
+    with pytest.raises(RasterError, match="holds linestring, multipoint; expected polygons, or points"):
+        read_features(
+            geojson((shapely.MultiPoint([(1, 1)]), {"class": 1}), (shapely.LineString([(0, 0), (1, 1)]), {"class": 1})),
+            classes=True,
+        )
+
+
+def test_texts_in_a_field_of_ids_are_numbers(geojson):
+    path = geojson((shapely.Point(0, 0), {"class_id": "1"}), (shapely.Point(0, 0), {"class_id": "road"}))
+    assert list(read_features(path, classes=True).values) == [1, "road"]
+
+
 def test_how_much_polygons_cover():
     boxes = np.array([(0, 0, 2, 2), (2, 0, 4, 2), (4, 0, 6, 2)], np.float64)
     found = covered(np.array([shapely.box(1, 0, 2, 2), shapely.box(1.9, 0, 2.1, 2)]), boxes)
