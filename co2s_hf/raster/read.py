@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_BaseError  # what GDAL raises itself; it stands nowhere else
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.shutil import copy
 from rasterio.windows import Window
@@ -220,14 +220,8 @@ class RasterFile:
             self._corner = source.top, source.left
             rows = slice(source.top, source.top + source.height)
             self.grid = self._whole.window(rows, slice(source.left, source.left + source.width))
-        # For masks GDAL looks where the blocks of the file are, and what it says of damage there is raised by the next
-        # question, that for colours. A read would give zeros instead.
         self._mask_flags = dataset.mask_flag_enums
-        try:
-            _ = dataset.colorinterp
-        except CPLE_BaseError as error:
-            if "_TIFFVSetField" not in str(error):  # a tag of no sense is left out; the pixels are whole
-                raise
+        _refuse_lost_blocks(dataset)
         every = [_band(dataset, *each) for each in zip(dataset.indexes, _nodata_values(dataset), strict=True)]
         self.every_band = tuple(every)
         numbers, self.bands_found_by = choose_bands(self.name, every, reading, self._palette_of(every))
@@ -453,6 +447,19 @@ class RasterFile:
         table = np.zeros((max(colours) + 1, 4), np.uint8)
         table[list(colours)] = list(colours.values())
         return table
+
+
+def _refuse_lost_blocks(dataset: Any) -> None:
+    """Raise RasterError where a GeoTIFF's table of blocks is damaged: GDAL would read zeros.
+
+    GDAL looks at the table when it is asked for masks, and rasterio raises what was said then at the next question.
+    """
+    with gdal_refusals(dataset.name):
+        try:
+            tuple(dataset.colorinterp)
+        except CPLE_BaseError as error:
+            if "TIFFFetchStripThing" in str(error):  # libtiff's name of it; other complaints harm no pixel
+                raise
 
 
 def check_pixels(name: str, height: int, width: int) -> None:
