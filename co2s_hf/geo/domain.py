@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..raster.areas import ground_areas
 from ..raster.errors import RasterError, gdal_refusals
 from ..raster.grid import NO_PLACE
 from ..raster.image import COLOURS
 from ..raster.read import RasterFile
 from ..raster.resample import OpenRaster
-from .areas import ground_areas
 from .scene import SceneOptions
 
 SAMPLES, SAMPLE_PX = 16, 256

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..raster.areas import ground_areas
 from ..raster.errors import RasterError
-from .areas import ground_areas
+from ..raster.vectors import Features
 from .evaluation_report import (
     comparison_metrics,
     comparison_text,
@@ -27,7 +28,6 @@ from .references import (
     reference_raster,
 )
 from .results import files_together, write_json
-from .vectors import Features
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..raster.areas import M2_PER_HA
 from .accuracy import Estimate
-from .areas import M2_PER_HA
 from .map_evaluation import Comparison, SampleAssessment
 
 SAMPLE_METHOD = (

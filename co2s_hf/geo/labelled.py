@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..raster.errors import RasterError
+from ..raster.vectors import Features, covered, layers_of, lines_of, on_grid, read_features
 from .tiles import Tile
-from .vectors import Features, covered, layers_of, lines_of, on_grid, read_features
 
 LEAST_COVERED = 0.01  # of a tile: outlines that were reprojected reach a little into their neighbours
 COLUMNS = ("file", "row", "column", "height", "width")

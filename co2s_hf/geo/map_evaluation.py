@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from ..raster.areas import ClassArea, class_areas, ground_areas
 from ..raster.cog import NODATA, named_classes, opened
 from ..raster.errors import RasterError
 from ..raster.grid import Grid
 from .accuracy import ClassScores, SampleEstimates, sample_estimates, stratified_estimates
-from .areas import ClassArea, class_areas, ground_areas
 from .boundaries import BoundaryCounts
 from .references import Reference, SamplePoints
 

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..raster.areas import ground_areas
 from ..raster.cog import opened
 from ..raster.read import gdal_environment, quiet
-from .areas import ground_areas
 from .domain import require_plausible
 from .memory import give_back
 from .outputs import ENDINGS, SceneMap, finish, refuse_existing

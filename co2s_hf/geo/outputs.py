@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..raster.areas import ClassArea, GroundAreas, class_areas
 from ..raster.cog import blocks, thinned, write_cog
 from ..raster.colours import class_colours, natural_picture
 from ..raster.errors import RasterError
-from .areas import ClassArea, GroundAreas, class_areas
 from .polygons import PolygonSettings, PolygonSummary, write_polygons
 from .predict import ScenePrediction
 from .quicklook import SIDE_PX, write_quicklook

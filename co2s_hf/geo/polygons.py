@@ -1,4 +1,4 @@
-"""A class map as polygons in a GeoPackage: shapely and pyogrio live here.
+"""A class map as polygons in a GeoPackage.
 
 The map is traced block by block. A region inside a block is written at once; the pieces of one that touches a block's
 border wait, and are joined when all are there. So memory holds one block and the outlines of what crosses borders, not
@@ -6,7 +6,6 @@ the map; one region that winds through all of a scene is in memory as a whole, a
 """
 
 import math
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
+from ..raster.areas import M2_PER_HA, GroundAreas
 from ..raster.cog import blocks, traced
 from ..raster.errors import RasterError
 from ..raster.grid import Grid
-from .areas import M2_PER_HA, GroundAreas
+from ..raster.vectors import fixed_date, write_features
 
 BLOCK_PX = 2048
 FEATURES_AT_ONCE = 20_000
@@ -85,21 +86,18 @@ def write_polygons(
         block_px: side of the blocks that are traced one at a time; decides about the order of polygons only.
 
     Raises:
-        RasterError: a setting in metres without a CRS, or a library is missing.
+        RasterError: a setting in metres without a CRS.
     """
-    pyogrio = _library()
     gsd_m = ground.gsd_m
     if gsd_m is None and (settings.min_area_m2 > 0 or settings.simplify_m > 0):
         raise RasterError(
             f"{class_map.name} has no CRS, so that --min_area_m2 and --simplify_m mean nothing. Leave them out, or "
             "give the scene its CRS, for example with `rio edit-info --crs`."
         )
-    import shapely
 
     summary, writer = PolygonSummary(), _Writer(path, grid, classes)
     tolerance = settings.simplify_m / gsd_m if gsd_m else 0.0
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_DATE})
-    try:
+    with fixed_date(FIXED_DATE):
         for class_ids, polygons in _polygons(class_map, grid, block_px):
             areas = polygon_areas(polygons, ground)
             kept = ~(areas < settings.min_area_m2)  # without a CRS no area is known, and none too small
@@ -109,14 +107,11 @@ def write_polygons(
             writer.add(class_ids[kept], simple, areas[kept])
             summary.written += int(kept.sum())
         writer.flush()
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
     return summary
 
 
 def _polygons(class_map: Path, grid: Grid, block_px: int) -> Iterator[tuple[NDArray[np.int32], NDArray[Any]]]:
     """Classes and polygons (in pixel coordinates) of the regions of the map, many at a time."""
-    import shapely
 
     waiting: dict[int, list[Any]] = defaultdict(list)
     for top, left, block in blocks(class_map, block_px):
@@ -137,7 +132,6 @@ def _polygons(class_map: Path, grid: Grid, block_px: int) -> Iterator[tuple[NDAr
 
 
 def _traced(block: NDArray[np.uint8], left: int, top: int) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    import shapely
 
     regions = list(traced(block))
     rings = [ring for _, rings in regions for ring in rings]
@@ -161,7 +155,6 @@ def polygon_areas(polygons: NDArray[Any], ground: GroundAreas) -> NDArray[np.flo
     Returns:
         (n,) square metres; NaN where the raster does not say where it lies.
     """
-    import shapely
 
     if ground.density is None or not len(polygons):
         return np.full(len(polygons), np.nan)
@@ -190,42 +183,18 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
-        import shapely
-        from pyogrio.raw import write
-
         if not self._waiting:
             return
-        a, b, c, d, e, f = self.grid.transform
         ids, polygons, areas = (np.concatenate(column) for column in zip(*self._waiting, strict=True))
-        placed = shapely.transform(
-            polygons, lambda xy: np.stack([a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f], axis=1)
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="'crs' was not provided")
-            write(
-                self.path,
-                geometry=shapely.to_wkb(placed),
-                field_data=[ids, np.array(self.classes, dtype=object)[ids], areas, areas / M2_PER_HA],
-                fields=np.array(["class_id", "class", "area_m2", "area_ha"], dtype=object),
-                layer=LAYER,
-                driver="GPKG",
-                geometry_type="Polygon",
-                crs=self.grid.crs,
-                append=self._begun,
-            )
+        fields = {
+            "class_id": ids,
+            "class": np.array(self.classes, dtype=object)[ids],
+            "area_m2": areas,
+            "area_ha": areas / M2_PER_HA,
+        }
+        placed = shapely.transform(polygons, self.grid.to_ground)
+        write_features(self.path, LAYER, placed, self.grid.crs, fields, append=self._begun)
         self._waiting, self._begun = [], True
-
-
-def _library() -> Any:
-    try:
-        import pyogrio
-        import shapely  # noqa: F401  # used below; missing ones are said before any work
-    except ImportError as error:
-        raise RasterError(
-            f'Polygons need {error.name}, which is not installed. Run `pip install "co2s_hf[geo]"`, or leave polygons '
-            "out with --no_polygons."
-        ) from None
-    return pyogrio
 
 
 __all__ = ["LAYER", "PolygonSettings", "PolygonSummary", "polygon_areas", "write_polygons"]

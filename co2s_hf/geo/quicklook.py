@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..raster.areas import ClassArea
 from ..raster.cog import NODATA
 from ..raster.colours import class_colours
-from .areas import ClassArea
 
 SIDE_PX = 700
 MARGIN_PX, LINE_PX, SWATCH_PX = 12, 22, 16

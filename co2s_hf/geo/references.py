@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from ..raster.cog import NODATA, named_classes, opened
-from ..raster.errors import GDAL_ERRORS, RasterError, gdal_refusals
+from ..raster.errors import RasterError
 from ..raster.grid import Grid
-from .vectors import (
+from ..raster.ids import ids_on
+from ..raster.image import Reading
+from ..raster.read import RasterFile
+from ..raster.vectors import (
     CLASS_FIELDS,
     WGS84,
     Features,
@@ -23,6 +27,7 @@ from .vectors import (
     on_grid,
     points_at,
     points_of,
+    rasterized,
     read_features,
     table_of,
 )
@@ -112,7 +117,6 @@ class ReferencePolygons:
 
     def __init__(self, features: Features, grid: Grid, name: str, lookup: ClassLookup) -> None:
         """Place the polygons on the grid."""
-        import shapely
 
         assert features.values is not None
         self._ids = lookup.ids(features.values, features.path)
@@ -124,18 +128,12 @@ class ReferencePolygons:
 
     def read(self, rows: slice, columns: slice, inner: tuple[slice, slice]) -> NDArray[np.uint8]:
         """See `Reference.read`."""
-        import shapely
-        from rasterio.features import rasterize
-        from rasterio.transform import Affine
-
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         found, holders = np.full(shape, NODATA, np.uint8), np.zeros(shape, np.uint8)
         hits = self._tree.query(shapely.box(columns.start, rows.start, columns.stop, rows.stop))
         hits = hits[self._ids[hits] != NODATA]
-        place = Affine.translation(columns.start, rows.start)
         for class_id in np.unique(self._ids[hits]).tolist():
-            shapes = self._polygons[hits[self._ids[hits] == class_id]]
-            mask = rasterize(shapes, out_shape=shape, transform=place, dtype="uint8") != 0
+            mask = rasterized(self._polygons[hits[self._ids[hits] == class_id]], rows, columns)
             found[mask] = class_id
             holders += mask
         self.contested += int((holders[inner] > 1).sum())
@@ -144,29 +142,22 @@ class ReferencePolygons:
 
 
 class ReferenceRaster:
-    """Classes of another raster, at the centres of the map's pixels: the nearest pixel, reprojected if need be."""
+    """Classes of another raster, at the centres of the map's pixels: those of the pixels that hold them."""
 
     kind = "raster"
 
-    def __init__(self, dataset: Any, path: str, band: int, names: list[str] | None, lookup: ClassLookup) -> None:
-        """Remember the dataset, on the grid of the map, and what its ids are called if it says so."""
-        self._dataset, self._path, self._band, self._names, self._lookup = dataset, path, band, names, lookup
+    def __init__(self, file: RasterFile, grid: Grid, names: list[str] | None, lookup: ClassLookup) -> None:
+        """Remember the file, the grid of the map, and what the file's ids are called if it says so."""
+        self._file, self._grid, self._names, self._lookup = file, grid, names, lookup
 
     def read(self, rows: slice, columns: slice, inner: tuple[slice, slice]) -> NDArray[np.uint8]:
         """See `Reference.read`."""
-        window = ((rows.start, rows.stop), (columns.start, columns.stop))
-        with gdal_refusals(self._path):
-            values = self._dataset.read(self._band, window=window)
-            known = self._dataset.dataset_mask(window=window) != 0
-        known &= values != NODATA
-        if values.dtype.kind == "f":
-            known &= np.isfinite(values)
-        found = np.full(values.shape, NODATA, np.uint8)
-        held, places = np.unique(values[known], return_inverse=True)
-        if len(held) and not (held == np.round(held)).all():
-            raise RasterError(f"{self._path} holds {held[held != np.round(held)][0]}; expected whole ids of classes.")
-        named = np.array([self._named(int(value)) for value in held.tolist()], dtype=object)
-        found[known] = self._lookup.ids(named, self._path, names_only=True)[places]
+        ids = ids_on(self._file, self._grid.window(rows, columns))
+        known = ids.known & (ids.values != NODATA)
+        found = np.full(known.shape, NODATA, np.uint8)
+        held, places = np.unique(ids.values[known], return_inverse=True)
+        named = np.array([self._named(value) for value in held.tolist()], dtype=object)
+        found[known] = self._lookup.ids(named, self._file.name, names_only=True)[places]
         return found
 
     def _named(self, class_id: int) -> str | int:
@@ -179,7 +170,7 @@ class ReferenceRaster:
 def reference_raster(
     path: str, grid: Grid, name: str, lookup: ClassLookup, band: int | None = None
 ) -> Iterator[ReferenceRaster]:
-    """Open a raster of classes on the grid of a map.
+    """Open a raster of classes, to be read on the grid of a map.
 
     Args:
         path: the raster.
@@ -189,7 +180,8 @@ def reference_raster(
         band: counted from 1; None where there is one only.
 
     Raises:
-        RasterError: which band is open, one of both has no CRS, or they do not overlap.
+        RasterError: which band is open, the raster does not lie where the map can be compared with it, or there is no
+            way from its CRS to that of the map.
     """
     with opened(path) as dataset:
         if (band is None and dataset.count != 1) or (band is not None and not 1 <= band <= dataset.count):
@@ -197,40 +189,16 @@ def reference_raster(
                 f"{path} has {dataset.count} bands; expected one of classes"
                 f"{', or its number in --reference_band' if band is None else f', not number {band}'}."
             )
-        names = named_classes(dataset)  # a map of this package says what ids are called
-        own = Grid.of(dataset)
-        if own == grid:
-            yield ReferenceRaster(dataset, path, band or 1, names, lookup)
-            return
-        if own.crs is None or grid.crs is None:
+        file = RasterFile(dataset, path, Reading(numbers=(band or 1,)))
+        if not file.grid.is_same(grid) and (file.grid.crs is None or grid.crs is None):
             raise RasterError(
-                f"{path} ({own.height} x {own.width} px{'' if own.crs else ', no CRS'}) and {name} ({grid.height} x "
-                f"{grid.width} px{'' if grid.crs else ', no CRS'}) have other grids, and a CRS is missing; expected "
-                "equal grids, or a CRS in both. Give it to them, for example with `rio edit-info --crs`."
+                f"{path} ({file.height} x {file.width} px{'' if file.grid.crs else ', no CRS'}) and {name} "
+                f"({grid.height} x {grid.width} px{'' if grid.crs else ', no CRS'}) have other grids, and a CRS is "
+                "missing; expected equal grids, or a CRS in both. Give it to them, for example with `rio edit-info "
+                "--crs`."
             )
-        from rasterio.enums import Resampling
-        from rasterio.transform import Affine
-        from rasterio.vrt import WarpedVRT
-
-        # Outside of the reference a pixel without a nodata value is 0, which is a class: only alpha tells.
-        has_none = dataset.nodata is None and not any(kind.name == "alpha" for kind in dataset.colorinterp)
-        try:
-            warped = WarpedVRT(
-                dataset,
-                crs=grid.crs,
-                transform=Affine(*grid.transform),
-                height=grid.height,
-                width=grid.width,
-                resampling=Resampling.nearest,
-                add_alpha=has_none,
-            )
-        except GDAL_ERRORS as error:  # a plan of a building site, for example, says not where the site is
-            raise RasterError(
-                f"{path} cannot be put on {name} ({error}); expected CRSs of which one can be turned into the other. "
-                "Give it the right one, for example with `rio edit-info --crs`."
-            ) from error
-        with gdal_refusals(path), warped:
-            yield ReferenceRaster(warped, path, band or 1, names, lookup)
+        grid.window(slice(0, 1), slice(0, 1)).places_on(file.grid)  # what has no way to the map is said ahead
+        yield ReferenceRaster(file, grid, named_classes(dataset), lookup)
 
 
 @dataclass(frozen=True)
@@ -284,7 +252,7 @@ def read_reference_features(
     of the map, or in `crs`, or `lon` and `lat` (or `longitude` and `latitude`) in degrees.
 
     Raises:
-        RasterError: see `co2s_hf.geo.vectors.read_features`.
+        RasterError: see `co2s_hf.raster.vectors.read_features`.
     """
     if path.lower().endswith((".csv", ".tsv", ".txt")):
         table = table_of(path)

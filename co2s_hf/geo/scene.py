@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..raster.areas import ground_areas
 from ..raster.errors import RasterError
 from ..raster.grid import MAX_SIDE_PX
 from ..raster.image import NoData, Reading
 from ..raster.read import RasterFile, open_raster
 from ..raster.resample import OpenRaster, Resampled
-from .areas import ground_areas
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..raster.cog import NODATA
 from ..raster.colours import class_colours, natural_picture
+from ..raster.vectors import Footprint, write_footprints
 from .ranking import disagreement_by_class
 from .suggest import StudentTiles, Suggestion, SuggestSettings, read_tiles
-from .vectors import Footprint, write_footprints
 
 TITLES = {"clip": "CLIP", "dinov3": "DINOv3", "dino": "DINO"}
 MAX_PICTURES = 60
@@ -55,7 +55,7 @@ def write_table(path: Path, chosen: Sequence[Suggestion], classes: Sequence[str]
 
 
 def write_geopackage(path: Path, chosen: Sequence[Suggestion], classes: Sequence[str]) -> None:
-    """Write the outlines of the tiles; see `co2s_hf.geo.vectors.write_footprints` for their CRS."""
+    """Write the outlines of the tiles; see `co2s_hf.raster.vectors.write_footprints` for their CRS."""
     footprints = [Footprint(one.tile.grid, one.tile.rows, one.tile.columns, fields_of(one, classes)) for one in chosen]
     write_footprints(path, "suggestions", footprints)
 

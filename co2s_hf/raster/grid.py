@@ -126,7 +126,8 @@ class Grid:
     def to_ground(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 2) of column, row -> (n, 2) of x, y; the outer corner of the first pixel is at (0, 0)."""
         a, b, c, d, e, f = self.transform
-        return pixels @ np.array([[a, d], [b, e]]) + np.array([c, f])
+        column, row = pixels.T
+        return np.stack([a * column + b * row + c, d * column + e * row + f], axis=1)
 
     def to_pixels(self, ground: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 2) of x, y -> (n, 2) of column, row."""

@@ -11,6 +11,8 @@ from .grid import Grid
 from .image import ImageFile
 from .read import RasterFile, open_image
 
+_PIECE_PX = 1 << 24
+
 
 @dataclass(frozen=True)
 class Ids:
@@ -51,22 +53,47 @@ def read_ids(source: ImageFile, *, onto: Grid | None = None) -> Ids:
             return _ids(file, None, None)
         if file.grid.is_same(onto):
             return _ids(file, None, None)
-        return _moved(file, onto)
+        found = ids_on(file, onto)
+        if not found.known.any() and not (onto.places_on(file.grid)[0] >= 0).any():
+            raise RasterError(
+                f"{file.name} and its image do not overlap on the ground; expected a mask of what the image shows. "
+                "Check the CRS and the transform of both, for example with `co2s data show`."
+            )
+        return found
 
 
-def _moved(file: RasterFile, onto: Grid) -> Ids:
-    """The values under the centres of the pixels of a grid."""
+def ids_on(file: RasterFile, onto: Grid) -> Ids:
+    """The values of an open file under the centres of the pixels of a grid; none is known outside of the file.
+
+    A fine raster under coarse pixels is read in pieces, so that memory holds `_PIECE_PX` of its pixels.
+    """
     rows, columns = onto.places_on(file.grid)
     inside = rows >= 0
     if not inside.any():
-        raise RasterError(
-            f"{file.name} and its image do not overlap on the ground; expected a mask of what the image shows. "
-            "Check the CRS and the transform of both, for example with `co2s data show`."
-        )
+        return Ids(np.zeros(inside.shape, np.int64), inside, moved=True)
     top, left = int(rows[inside].min()), int(columns[inside].min())
-    found = _ids(file, slice(top, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
+    bottom, right = int(rows.max()) + 1, int(columns.max()) + 1
+    if (bottom - top) * (right - left) > _PIECE_PX and inside.size > 1:
+        return _halves(file, onto)
+    found = _ids(file, slice(top, bottom), slice(left, right))
     places = np.where(inside, rows - top, 0), np.where(inside, columns - left, 0)
     return Ids(found.values[places], found.known[places] & inside, moved=True)
+
+
+def _halves(file: RasterFile, onto: Grid) -> Ids:
+    """As `ids_on`, one half of the grid after the other."""
+    axis = 0 if onto.height >= onto.width else 1
+    middle, whole = (onto.height, onto.width)[axis] // 2, slice(0, (onto.width, onto.height)[axis])
+    cuts = (slice(0, middle), slice(middle, (onto.height, onto.width)[axis]))
+    parts = [ids_on(file, onto.window(cut, whole) if axis == 0 else onto.window(whole, cut)) for cut in cuts]
+    shape = next((part.values.shape[2:] for part in parts if part.known.any()), ())
+    values = [part.values if part.values.shape[2:] == shape else _blank(part.known, shape) for part in parts]
+    return Ids(np.concatenate(values, axis), np.concatenate([part.known for part in parts], axis), moved=True)
+
+
+def _blank(known: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Values of pixels of which none is known, next to colours or ids."""
+    return np.zeros((*known.shape, *shape), np.uint8 if shape else np.int64)
 
 
 def _ids(file: RasterFile, rows: slice | None, columns: slice | None) -> Ids:
@@ -112,4 +139,4 @@ def _whole_numbers(name: str, values: NDArray[Any], known: NDArray[np.bool_]) ->
     return values.astype(np.int64)
 
 
-__all__ = ["Ids", "read_ids"]
+__all__ = ["Ids", "ids_on", "read_ids"]

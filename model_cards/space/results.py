@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import page_parts as html
-from co2s_hf.geo.areas import GroundAreas
+from co2s_hf.raster.areas import GroundAreas
 from co2s_hf.raster.colours import class_colours
 from scene_file import Scene, pixel_areas, write_geotiff, write_png
 from segmentation_view import (

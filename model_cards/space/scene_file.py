@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from co2s_hf.geo.areas import GroundAreas, ground_areas
+from co2s_hf.raster.areas import GroundAreas, ground_areas
 from co2s_hf.raster.bands import choose_bands as find_bands
 from co2s_hf.raster.cog import write_class_map
 from co2s_hf.raster.colours import natural_bands, stretched

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from co2s_hf.geo.areas import GroundAreas, class_areas
+from co2s_hf.raster.areas import GroundAreas, class_areas
 from co2s_hf.raster.colours import Colour
 
 NO_DATA = 255

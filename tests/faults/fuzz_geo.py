@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from co2s_hf.__main__ import _parser
 from co2s_hf.geo.accuracy import sample_estimates
-from co2s_hf.geo.areas import class_areas, ground_areas
 from co2s_hf.geo.windows import WindowGrid, cut_bands, share
+from co2s_hf.raster.areas import class_areas, ground_areas
 from co2s_hf.raster.grid import Grid
 from tests.faults.fuzz_values import JUNK, Target, Try, shown
 from tests.faults.judge import Row

@@ -20,10 +20,10 @@ from co2s_hf.data.label_map import LabelMap, value_counts
 from co2s_hf.data.lists import read_list
 from co2s_hf.geo.labelled import Labelled
 from co2s_hf.geo.references import ClassLookup, ReferencePolygons, place_points, read_reference_features
-from co2s_hf.geo.vectors import covered, on_grid
 from co2s_hf.publish.folder import CHECKSUMS as MODEL_CHECKSUMS
 from co2s_hf.publish.folder import check_folder
 from co2s_hf.raster.grid import Grid
+from co2s_hf.raster.vectors import covered, on_grid
 from training.checkpoints import CHECKSUMS, FORMAT, verify_checkpoint
 from training.purification.generative import parse_choice
 from training.purification.grounding import parse_detections, rescaled

@@ -4,9 +4,9 @@ import pytest
 
 from co2s_hf.geo.labelled import Labelled
 from co2s_hf.geo.tiles import cut_tiles
-from co2s_hf.geo.vectors import Footprint, write_footprints
 from co2s_hf.raster.errors import RasterError
 from co2s_hf.raster.grid import Grid
+from co2s_hf.raster.vectors import Footprint, write_footprints
 
 PLACED = Grid(20, 30, (2, 0, 500_000, 0, -2, 5_000_000), "EPSG:32633")
 FLAT = Grid(20, 30, (1, 0, 0, 0, 1, 0), None)

@@ -6,8 +6,8 @@ import rasterio
 import shapely
 from pyogrio.raw import read
 
-from co2s_hf.geo.areas import GroundAreas, class_areas, ground_areas
 from co2s_hf.geo.polygons import PolygonSettings, polygon_areas, write_polygons
+from co2s_hf.raster.areas import GroundAreas, class_areas, ground_areas
 from co2s_hf.raster.cog import blocks, opened
 from co2s_hf.raster.errors import RasterError
 from co2s_hf.raster.grid import Grid

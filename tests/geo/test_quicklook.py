@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from co2s_hf.geo.areas import ClassArea
 from co2s_hf.geo.quicklook import write_quicklook
+from co2s_hf.raster.areas import ClassArea
 from co2s_hf.raster.colours import NATURAL
 
 

@@ -13,9 +13,9 @@ from co2s_hf.geo.references import (
     read_strata_areas,
     reference_raster,
 )
-from co2s_hf.geo.vectors import Features, points_at
 from co2s_hf.raster.errors import RasterError
 from co2s_hf.raster.grid import Grid
+from co2s_hf.raster.vectors import Features, points_at
 
 NAMES = ("water", "road", "tree")
 WHERE = (2, 0, 500_000, 0, -2, 5_000_000)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from co2s_hf.geo.areas import GroundAreas, ground_areas
+from co2s_hf.raster.areas import GroundAreas, ground_areas
 from co2s_hf.raster.grid import Grid
 from segmentation_view import (
     NO_DATA,

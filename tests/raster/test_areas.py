@@ -10,7 +10,7 @@ from pyproj.database import query_crs_info
 from pyproj.enums import PJType
 from pyproj.exceptions import ProjError
 
-from co2s_hf.geo.areas import GroundAreas, class_areas, ground_areas
+from co2s_hf.raster.areas import GroundAreas, class_areas, ground_areas
 from co2s_hf.raster.errors import RasterError
 from co2s_hf.raster.grid import Grid
 

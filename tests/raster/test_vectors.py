@@ -7,7 +7,9 @@ import pyogrio
 import pytest
 import shapely
 
-from co2s_hf.geo.vectors import (
+from co2s_hf.raster.errors import RasterError
+from co2s_hf.raster.grid import Grid
+from co2s_hf.raster.vectors import (
     Features,
     Footprint,
     covered,
@@ -18,8 +20,6 @@ from co2s_hf.geo.vectors import (
     read_features,
     write_footprints,
 )
-from co2s_hf.raster.errors import RasterError
-from co2s_hf.raster.grid import Grid
 
 UTM = Grid(100, 200, (2, 0, 500_000, 0, -2, 5_000_000), "EPSG:32633")
 DEGREES = Grid(10, 10, (0.001, 0, 15, 0, -0.001, 45), "EPSG:4326")

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
 
-from ..raster.cog import NODATA
-from ..raster.errors import RasterError
-from ..raster.grid import Grid
+from .cog import NODATA
+from .errors import RasterError
+from .grid import Grid
 
 M2_PER_HA = 10_000
 
@@ -185,7 +187,7 @@ def ground_areas(grid: Grid) -> GroundAreas:
     raster reaches beyond what the projection does, there are pixels only, and `method` says so.
 
     Raises:
-        RasterError: the CRS is none, or in degrees and the raster reaches beyond a pole, or pyproj is missing.
+        RasterError: the CRS is none, or in degrees and the raster reaches beyond a pole.
     """
     rows, columns = (np.array([0.0, size]) for size in (grid.height, grid.width))
     if grid.crs is None:
@@ -210,13 +212,6 @@ def ground_areas(grid: Grid) -> GroundAreas:
 
 def _systems(wkt: str) -> tuple[Any, Any]:
     """The horizontal CRS, and the one of longitudes and latitudes that it is made from; None for a local one."""
-    try:
-        from pyproj import CRS
-        from pyproj.exceptions import CRSError
-    except ImportError:
-        raise RasterError(
-            'Areas need pyproj, which is not installed. Run `pip install "co2s_hf[geo]"`, or `pip install pyproj`.'
-        ) from None
     try:
         crs: Any = CRS.from_wkt(wkt)
     except CRSError as error:
@@ -264,8 +259,6 @@ def _in_degrees(grid: Grid, geographic: Any) -> _Lattice | None:
 
 
 def _projected(grid: Grid, crs: Any, geographic: Any) -> _Lattice | None:
-    from pyproj import Transformer
-    from pyproj.exceptions import ProjError
 
     nodes = (np.linspace(0, size, FIRST_CELLS + 1) for size in (grid.height, grid.width))
     try:

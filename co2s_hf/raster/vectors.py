@@ -2,17 +2,24 @@
 
 import csv
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
+import shapely
 from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj.exceptions import ProjError
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+from shapely.errors import ShapelyError
 
-from ..raster.errors import RasterError
-from ..raster.grid import Grid
+from .errors import RasterError
+from .grid import Grid, transformed
 
 CLASS_FIELDS = ("class", "class_id")
 """Where classes are looked for if nobody says."""
@@ -41,7 +48,6 @@ class Features:
     @property
     def are_points(self) -> bool:
         """Whether all are points; otherwise all are polygons."""
-        import shapely
 
         return bool((shapely.get_type_id(self.geometries) == shapely.GeometryType.POINT).all())
 
@@ -133,15 +139,12 @@ def lines_of(path: str | Path) -> list[dict[str, str]]:
 @contextmanager
 def _refusals(path: str | Path) -> Iterator[None]:
     """Turn what OGR, GEOS and PROJ say of a file into one `RasterError`."""
-    pyogrio = _library()
-    from pyproj.exceptions import ProjError
-    from shapely.errors import ShapelyError
 
     try:
         yield
     except (
-        pyogrio.errors.DataSourceError,
-        pyogrio.errors.DataLayerError,
+        DataSourceError,
+        DataLayerError,
         ProjError,
         ShapelyError,
         UnicodeDecodeError,
@@ -157,11 +160,10 @@ def layers_of(path: str | Path) -> list[str]:
     Raises:
         RasterError: they are no UTF-8.
     """
-    pyogrio = _library()
     with _refusals(path):
         try:
             return [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        except pyogrio.errors.DataSourceError:
+        except DataSourceError:
             return []
 
 
@@ -187,8 +189,6 @@ def read_features(
     Raises:
         RasterError: it is no such file, or holds nothing, or no such field or layer, or other geometries.
     """
-    pyogrio = _library()
-    import shapely
 
     layers = layers_of(path)
     if layer is None and len(layers) != 1 or layer is not None and layer not in layers:
@@ -237,7 +237,7 @@ def ids_of(field: str, values: NDArray[Any]) -> NDArray[Any]:
 
 def _field(path: str | Path, layer: str, wanted: Sequence[str], holds: str, option: str) -> str:
     with _refusals(path):
-        fields = [str(name) for name in _library().read_info(path, layer=layer)["fields"]]
+        fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
     for name in wanted:
         found = [one for one in fields if one == name] or [one for one in fields if one.lower() == name.lower()]
         if len(found) == 1:
@@ -259,7 +259,6 @@ def on_grid(features: Features, grid: Grid, name: str) -> NDArray[Any]:
     Raises:
         RasterError: one of both has no CRS.
     """
-    import shapely
 
     geometries = features.geometries
     if (features.crs is None) != (grid.crs is None):
@@ -279,30 +278,19 @@ def on_grid(features: Features, grid: Grid, name: str) -> NDArray[Any]:
 
 def _finite(geometries: NDArray[Any]) -> NDArray[Any]:
     """Geometries, empty ones in the place of those with a coordinate that is not finite."""
-    import shapely
 
     finite: NDArray[np.bool_] = np.isfinite(shapely.bounds(geometries)).all(axis=1)
     return np.where(finite, geometries, shapely.from_wkt("POINT EMPTY"))
 
 
 def _reprojected(geometries: NDArray[Any], source: str, target: str) -> NDArray[Any]:
-    import shapely
-    from pyproj import CRS, Transformer
-    from pyproj.exceptions import CRSError
-
-    try:
-        one, other = CRS.from_user_input(source), CRS.from_user_input(target)
-    except CRSError as error:
-        raise RasterError(f"{source} is no CRS that PROJ knows ({error}); expected one like EPSG:32633.") from None
-    if one == other:
+    if source == target:
         return geometries
-    transformer = Transformer.from_crs(one, other, always_xy=True)
-    return shapely.transform(geometries, lambda xy: np.stack(transformer.transform(xy[:, 0], xy[:, 1]), axis=1))
+    return shapely.transform(geometries, lambda xy: transformed(xy, source, target))
 
 
 def points_of(geometries: NDArray[Any]) -> NDArray[np.float64]:
     """Coordinates (n, 2) of points; NaN for an empty one."""
-    import shapely
 
     places = np.full((len(geometries), 2), np.nan)
     holds = ~shapely.is_empty(geometries)  # GEOS refuses to say where an empty one is
@@ -312,7 +300,6 @@ def points_of(geometries: NDArray[Any]) -> NDArray[np.float64]:
 
 def points_at(x: Sequence[float], y: Sequence[float]) -> NDArray[Any]:
     """Points (n,) from coordinates."""
-    import shapely
 
     points: NDArray[Any] = shapely.points(np.stack([x, y], axis=1))
     return points
@@ -320,7 +307,6 @@ def points_at(x: Sequence[float], y: Sequence[float]) -> NDArray[Any]:
 
 def covered(geometries: NDArray[Any], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) share of boxes (n, 4) of x0, y0, x1, y1 that polygons cover; where they overlap it is counted twice."""
-    import shapely
 
     rectangles = shapely.box(*boxes.T)
     which, polygon = shapely.STRtree(geometries).query(rectangles)
@@ -369,41 +355,57 @@ def write_footprints(path: Path, layer: str, footprints: Sequence[Footprint]) ->
 
 
 def _write(path: Path, layer: str, footprints: Sequence[Footprint], crs: str | None) -> None:
-    pyogrio = _library()
-    import shapely
-
     polygons = []
     for one in footprints:
         polygon = np.array([shapely.Polygon(one.corners)])
         polygons.append((_reprojected(polygon, one.grid.crs, crs) if one.grid.crs and crs else polygon)[0])
-    names = list(footprints[0].fields)
-    columns = [[one.fields[name] for one in footprints] for name in names]
-    data = [np.array(column, dtype=object if isinstance(column[0], str) else None) for column in columns]
+    columns = {name: [one.fields[name] for one in footprints] for name in footprints[0].fields}
+    fields = {name: np.array(one, dtype=object if isinstance(one[0], str) else None) for name, one in columns.items()}
+    write_features(path, layer, np.array(polygons), crs, fields, append=path.exists())
+
+
+def write_features(
+    path: Path, layer: str, polygons: NDArray[Any], crs: str | None, fields: Mapping[str, NDArray[Any]], *, append: bool
+) -> None:
+    """Write (n,) polygons and the (n,) values of each of their fields to a layer of a GeoPackage.
+
+    Args:
+        path: the file.
+        layer: its name.
+        polygons: in the units of `crs`.
+        crs: as WKT or a code; None for none.
+        fields: by their names.
+        append: add to a layer that is there, instead of making one.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         pyogrio.raw.write(
             path,
-            geometry=shapely.to_wkb(np.array(polygons)),
-            field_data=data,
-            fields=np.array(names, dtype=object),
+            geometry=shapely.to_wkb(polygons),
+            field_data=list(fields.values()),
+            fields=np.array(list(fields), dtype=object),
             layer=layer,
             driver="GPKG",
             geometry_type="Polygon",
             crs=crs,
-            append=path.exists(),
+            append=append,
         )
 
 
-def _library() -> Any:
+@contextmanager
+def fixed_date(date: str) -> Iterator[None]:
+    """Let files say that they were made at this time, so that equal features are equal bytes."""
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date})
     try:
-        import pyogrio
-        import pyproj  # noqa: F401
-        import shapely  # noqa: F401  # missing ones are said before any work
-    except ImportError as error:
-        raise RasterError(
-            f'Points and polygons need {error.name}, which is not installed. Run `pip install "co2s_hf[geo]"`.'
-        ) from None
-    return pyogrio
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+
+
+def rasterized(polygons: NDArray[Any], rows: slice, columns: slice) -> NDArray[np.bool_]:
+    """(H, W) of a rectangle of pixels: whether one of the polygons, in pixel coordinates, holds the pixel's centre."""
+    shape, place = (rows.stop - rows.start, columns.stop - columns.start), Affine.translation(columns.start, rows.start)
+    return np.asarray(rasterize(polygons, out_shape=shape, transform=place, dtype="uint8") != 0)
 
 
 __all__ = [
@@ -413,13 +415,16 @@ __all__ = [
     "Table",
     "WGS84",
     "covered",
+    "fixed_date",
     "ids_of",
     "layers_of",
     "lines_of",
     "on_grid",
     "points_at",
     "points_of",
+    "rasterized",
     "read_features",
     "table_of",
     "write_footprints",
+    "write_features",
 ]
