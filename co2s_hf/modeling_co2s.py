@@ -346,8 +346,8 @@ class Co2SForSemanticSegmentation(Co2SPreTrainedModel):
 
     def all_predictions(self, student_logits: list[torch.Tensor], fusion: str | None = None) -> list[torch.Tensor]:
         """These logits and the fused ones, see `fuse_logits`."""
-        clip_logits, dinov3_logits = (*student_logits, None)[:2]
-        return [*student_logits, fuse_logits(clip_logits, dinov3_logits, fusion or self.config.fusion)]
+        dinov3_logits = student_logits[1] if len(student_logits) > 1 else None
+        return [*student_logits, fuse_logits(student_logits[0], dinov3_logits, fusion or self.config.fusion)]
 
     @classmethod
     def from_backbones(

@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
-import rasterio
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -19,6 +18,7 @@ from torch import Tensor
 import co2s_hf
 from co2s_hf.data.samples import path_of
 from co2s_hf.raster.image import FileWindow
+from co2s_hf.raster.read import DECODER
 
 FORMAT = 2
 """Of the entries; another one makes all of them again."""
@@ -133,7 +133,7 @@ def _read(path: Path, made_of: str | None) -> dict[str, Tensor] | None:
 
 
 def _made_of(sources: Sequence[Path | FileWindow], options: str) -> str:
-    versions = [FORMAT, co2s_hf.__version__, rasterio.__version__, rasterio.__gdal_version__]
+    versions = [FORMAT, co2s_hf.__version__, *DECODER]
     return json.dumps([*versions, options, *([_state(path) for path in _files_of(source)] for source in sources)])
 
 

@@ -47,6 +47,9 @@ _SUFFIXES = {"GTiff": ".tif", "PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "B
 _LOSSY = ("JPEG", "YCBCR JPEG", "JPEG2000", "JP2000", "WEBP", "JXL")
 """Compressions that lose something, as GDAL names them, where it does not say so itself."""
 
+DECODER = (rasterio.__version__, rasterio.__gdal_version__)
+"""What decoded pixels depend on, besides the file."""
+
 MAX_PIXELS_VARIABLE = "CO2S_MAX_PIXELS"
 """Environment variable with the most pixels that are read at once (default 178 956 970, as Pillow's limit).
 
@@ -532,6 +535,7 @@ def _nodata_values(dataset: Any) -> list[float | None]:
 
 
 __all__ = [
+    "DECODER",
     "GDAL_CACHE_BYTES",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS_VARIABLE",

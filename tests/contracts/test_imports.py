@@ -11,23 +11,28 @@ ROOT = Path(__file__).parents[2]
 SHIPS_WITH = {"torch", "transformers", "numpy", "PIL"} | sys.stdlib_module_names
 LIBRARIES = {"evaluate", "datasets", "accelerate", "transformers"}
 IMAGE_READERS = {"PIL", "rasterio", "cv2", "imageio", "skimage", "tifffile"}
-# Where a library may be imported; the image processor accepts PIL images, the others draw; they open no file.
+RASTER = "co2s_hf/raster/"
+# Where a library may be imported. The image processor accepts PIL images, the others draw; they open no file.
 HOMES = {
     "PIL": (
-        "co2s_hf/data/images.py",
+        RASTER,
         "co2s_hf/image_processing_co2s.py",
+        "co2s_hf/data/show.py",
         "co2s_hf/geo/quicklook.py",
         "co2s_hf/geo/suggestion_files.py",
+        "model_cards/space/page_parts.py",
+        "model_cards/space/scene_file.py",
     ),
     "gradio": ("model_cards/space/",),
     "matplotlib": ("training/report.py", "co2s_hf/geo/evaluation_report.py"),
+    "onnx": ("co2s_hf/publish/sliding_graph.py",),
     "onnx_ir": ("co2s_hf/publish/export.py", "co2s_hf/publish/sliding_graph.py"),
     "onnxruntime": ("co2s_hf/publish/export.py",),
     "open_clip": ("co2s_hf/text/",),
-    "pyogrio": ("co2s_hf/geo/polygons.py", "co2s_hf/geo/vectors.py"),
-    "pyproj": ("co2s_hf/geo/areas.py", "co2s_hf/geo/vectors.py"),
-    "rasterio": ("co2s_hf/raster/", "co2s_hf/data/images.py", "co2s_hf/geo/references.py"),
-    "shapely": ("co2s_hf/geo/polygons.py", "co2s_hf/geo/references.py", "co2s_hf/geo/vectors.py"),
+    "pyogrio": (RASTER,),
+    "pyproj": (RASTER,),
+    "rasterio": (RASTER,),
+    "shapely": (RASTER, "co2s_hf/geo/polygons.py", "co2s_hf/geo/references.py"),  # geometry, no files
     "skimage": ("training/purification/regions.py",),  # superpixels; it opens no file there
     "torchao": ("co2s_hf/publish/export.py",),
 }
@@ -100,7 +105,7 @@ def test_the_files_are_found(package, training):
     flat = {file for file in files if is_flat(file)}
     assert {"co2s_hf/class_texts_co2s.py", "co2s_hf/configuration_co2s.py", "co2s_hf/guidance_head_co2s.py"} <= flat
     assert {"co2s_hf/modeling_dinov2_dpt.py", "co2s_hf/pretrained_backbones.py", "co2s_hf/segmentation.py"} <= flat
-    assert {"co2s_hf/data/images.py", "co2s_hf/text/embeddings.py", "training/methods/co2s.py"} <= files
+    assert {"co2s_hf/raster/read.py", "co2s_hf/text/embeddings.py", "training/methods/co2s.py"} <= files
     assert any(file.startswith("training/parts/") for file in files)
 
 
@@ -147,13 +152,14 @@ def test_flat_files_import_each_other_by_one_dot_at_module_level(package):
     assert [str(found) for found in package if is_flat(found.file) and found.nested] == []
 
 
-def test_sub_folders_import_flat_files_and_themselves(package):
+def test_sub_folders_import_flat_files_pixels_and_themselves(package):
+    """Every sub-folder may import the raster room, which imports itself alone; flat files import no sub-folder."""
     wrong = []
     for found in package:
         folder = found.file.split("/")[1:-1]
         inside = found.target.split(".")[1:]  # below co2s_hf
         if folder and found.top == "co2s_hf" and inside and inside[0] != folder[0]:
-            if not is_flat("/".join(["co2s_hf", *inside]) + ".py"):
+            if inside[0] != "raster" and not is_flat("/".join(["co2s_hf", *inside]) + ".py"):
                 wrong.append(str(found))
     assert wrong == []
 
@@ -200,28 +206,35 @@ def test_purification_imports_no_method_and_no_loop(training):
 def test_some_libraries_have_one_home(package, training):
     wrong = [
         str(found)
-        for found in [*package, *training]
+        for found in [*package, *training, *imports_under("model_cards")]
         if (found.top in HOMES or found.top in IMAGE_READERS) and not found.file.startswith(HOMES.get(found.top, "-"))
     ]
     assert wrong == []
 
 
-def test_the_space_knows_models_by_their_names_alone():
+def test_the_raster_room_imports_itself_alone(package):
+    inside = [found for found in package if found.file.startswith(RASTER) and found.top == "co2s_hf"]
+    assert inside and [str(found) for found in inside if not found.target.startswith("co2s_hf.raster")] == []
+
+
+def test_the_space_reads_images_by_the_package_and_knows_models_by_their_names():
     space = imports_under("model_cards")
     assert any(found.target == "transformers" for found in space)
-    assert [str(found) for found in space if found.top in ("co2s_hf", "training", "tests")] == []
+    ours = [found for found in space if found.top in ("co2s_hf", "training", "tests")]
+    assert ours and [str(found) for found in ours if not found.target.startswith("co2s_hf.raster")] == []
     assert {found.file for found in space if found.top == "gradio"} == {"model_cards/space/app.py"}
 
 
-def test_images_are_opened_in_one_module():
+def test_files_are_decoded_in_one_room():
+    calls = ("Image.open", "PIL.Image.open", "rasterio.open", "rasterio.MemoryFile")
     opened = [
         path.relative_to(ROOT).as_posix()
-        for folder in ("co2s_hf", "training")
+        for folder in ("co2s_hf", "training", "model_cards")
         for path in sorted((ROOT / folder).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("Image.open", "PIL.Image.open")
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in calls
     ]
-    assert set(opened) == {"co2s_hf/data/images.py"}
+    assert opened and [file for file in opened if not file.startswith(RASTER)] == []
 
 
 def test_no_file_of_training_shadows_a_library():
