@@ -277,8 +277,8 @@ def write_text(path: str | Path, text: str, *, force: bool = False) -> None:
         raise
 
 
-def rewrite_bands(path: str | Path, values: Mapping[str, Sequence[float]]) -> None:
-    """Put lists of numbers in the place of what a dataset.yaml has under `bands`; the rest of the text stays as it is.
+def rewrite_statistics(path: str | Path, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Put mean and std of the bands in the place of those of a dataset.yaml; the rest of the text stays as it is.
 
     Raises:
         DescriptionError: The file is no usable description, before or, written in an unusual way, after that.
@@ -286,17 +286,19 @@ def rewrite_bands(path: str | Path, values: Mapping[str, Sequence[float]]) -> No
     path = Path(path)
     before = DatasetDescription.load(path)
     text = path.read_text(encoding="utf-8")
-    bands = next(node for key, node in yaml.compose(text, _Loader).value if key.value == "bands")
+    document: Any = yaml.compose(text, _Loader)
+    bands = next(node for key, node in document.value if key.value == "bands")
     spans = {key.value: (key.end_mark.index, node) for key, node in bands.value}
-    for name in sorted(values, key=lambda name: -spans[name][0]):  # from behind, so that places hold
+    numbers = {"mean": mean, "std": std}
+    for name in sorted(numbers, key=lambda name: -spans[name][0]):  # from behind, so that places hold
         start, node = spans[name]
         old = text[start : node.end_mark.index]
-        text = f"{text[:start]}: [{', '.join(map(repr, values[name]))}]{text[start + len(old.rstrip()) :]}"
-    document = _Document(path, text)
-    document.check()
-    lists = {name: tuple(numbers) for name, numbers in values.items()}
-    if document.description() != replace(before, bands=replace(before.bands, **lists)):
-        fix = f"Write the numbers yourself: {lists}."
+        text = f"{text[:start]}: {list(numbers[name])}{text[start + len(old.rstrip()) :]}"
+    rewritten = _Document(path, text)
+    rewritten.check()
+    wanted = replace(before, bands=replace(before.bands, mean=tuple(mean), std=tuple(std)))
+    if repr(rewritten.description()) != repr(wanted):  # as text: a nodata of NaN is not equal to itself
+        fix = f"Write the numbers yourself: mean: {list(mean)}, std: {list(std)}."
         raise DescriptionError(path, [Problem("bands", "lists such as mean: [1, 2, 3]", "another way to write", fix)])
     write_text(path, text, force=True)
 

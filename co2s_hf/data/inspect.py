@@ -416,7 +416,7 @@ class Inspection:
                     finding = f"{lost} lie where the image holds no data ({why})"
                     fix = "They are not learned. Correct nodata or the alpha band if they do show something."
                     self.find("warning", "labelled pixels without data", self.name, finding, fix)
-            if not sum(part.class_pixels) and sum(part.values.values()):
+            if not sum(part.class_pixels) and part.values.total():
                 lies = " where the image holds data" if hidden else ""
                 held = show_counts(part.values)
                 finding = f"No pixel of the {noun} images has a class{lies}; their masks hold {held}"

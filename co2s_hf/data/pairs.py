@@ -62,7 +62,7 @@ def looks_like(stem: str, others: Iterable[str]) -> str | None:
     same = next((one for one in others if one.casefold() == stem.casefold() and one != stem), None)
     if same is not None:
         return f"{same} differs in letter case only"
-    held = [one for one in others if one and one != stem and one.casefold() in stem.casefold()]
+    held = [one for one in others if re.search(rf"(?<![^\W_]){re.escape(one)}(?![^\W_])", stem) and one != stem]
     if held:
         return f"{max(held, key=len)} is part of the name: give a glob such as masks: labels/*_mask.png"
     return None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..raster.image import FileWindow, Raster
 from .band_statistics import BandStatistics, significant
-from .description import DatasetDescription, DescriptionError, rewrite_bands
+from .description import DatasetDescription, DescriptionError, rewrite_statistics
 from .inspect import Finding, Inspection, PartSummary, from_error
 from .label_map import show_value
 from .samples import DataError, Sample
@@ -232,7 +232,8 @@ def update_statistics(path: str | Path, bands: Sequence[dict[str, Any]]) -> None
     """
     if not bands:
         raise DataError(f"There is nothing to write to {path}: no image could be read. See the findings of the check.")
-    rewrite_bands(path, {key: [significant(band[key]) for band in bands] for key in ("mean", "std")})
+    mean, std = ([significant(band[key]) for band in bands] for key in ("mean", "std"))
+    rewrite_statistics(path, mean, std)
 
 
 def _fingerprint(image: NDArray[Any]) -> bytes:

@@ -184,7 +184,9 @@ def class_shares(split: DataSplit, class_pixels: Mapping[Path | FileWindow, Sequ
     """Lines of a table: the share of every class among the labelled pixels of labelled and of validation images."""
     columns = []
     for samples in (split.labelled, split.validation):
-        pixels = np.sum([np.zeros(len(split.classes)), *(class_pixels[s.image] for s in samples)], axis=0)
+        pixels = np.zeros(len(split.classes))
+        for sample in samples:
+            pixels += class_pixels[sample.image]
         columns.append(100 * pixels / max(pixels.sum(), 1))
     width = max(len(name) for name in ("class", *split.classes))
     rows = zip(split.classes, *columns, strict=True)

@@ -184,3 +184,40 @@ def test_yaml_that_means_harm_is_named(tmp_path, text, found):
 def test_a_target_that_is_a_list_is_a_problem_like_others(changed):
     problems = refused(changed, lambda c: c["label_map"].update({77: ["water"]}))
     assert problems["label_map.77"].found == "['water']"
+
+
+@pytest.mark.parametrize(
+    ("written", "nodata"),
+    [
+        (None, None),
+        (0, NoData(0.0)),
+        (-32768, NoData(-32768.0)),
+        ({"value": 0, "within": 12}, NoData(0.0, 12.0)),
+        (0.5, NoData(0.5)),
+    ],
+)
+def test_values_without_data(changed, tmp_path, written, nodata):
+    loaded = changed(lambda c: c.update(nodata=written))
+    assert loaded.nodata == nodata == loaded.reading.nodata
+    assert loaded.to_dict(tmp_path / "dataset.yaml")["nodata"] == written
+
+
+def test_scale_and_offset_reach_the_reading(changed):
+    reading = changed(lambda c: c["bands"].update(scale=1e-4, offset=-0.1, dtype="int16")).reading
+    assert (reading.scale, reading.offset, reading.count) == (1e-4, -0.1, 4)
+
+    def older(content):
+        del content["bands"]["scale"], content["bands"]["offset"]
+
+    assert changed(older).reading.scale is None
+    assert set(refused(changed, lambda c: c["bands"].update(scale=0))) == {"bands.scale"}
+    assert set(refused(changed, lambda c: c.update(nodata={"value": 0, "near": 3}))) == {"nodata"}
+
+
+def test_names_that_are_numbers_stay_names(tmp_path):
+    description = DatasetDescription(
+        tmp_path, (LandCoverClass("1"), LandCoverClass("2")), LabelMap(((0, 0), (1, 1))), Bands(("grey",)),
+        validation=("a.png",),
+    )  # fmt: skip
+    description.save(tmp_path / "dataset.yaml")
+    assert DatasetDescription.load(tmp_path / "dataset.yaml") == description

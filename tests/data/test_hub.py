@@ -240,10 +240,10 @@ def test_broken_rows_stop_it_until_they_are_to_be_left_out(tmp_path):
     assert sorted(contents(tmp_path / "made")) == [
         *("fetched.json", "images/sea_0.png", "images/sea_4.png", "labels/sea_0.png", "labels/sea_4.png")
     ]
-    assert ["no image", "column label, cannot be read", "is a GIF file; expected one of PNG"] == [
+    assert ["no image", "column label, cannot be read", "cannot be read as an image; expected one of GTiff, PNG"] == [
         part
         for part, text in zip(
-            ["no image", "column label, cannot be read", "is a GIF file; expected one of PNG"],
+            ["no image", "column label, cannot be read", "cannot be read as an image; expected one of GTiff, PNG"],
             record["left_out"],
             strict=True,
         )

@@ -1,16 +1,20 @@
 """The check of a described data set: all findings in one report, each with file, finding and fix."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from co2s_hf.__main__ import main
 from co2s_hf.data.description import Bands, DatasetDescription, LandCoverClass
 from co2s_hf.data.label_map import LabelMap
-from co2s_hf.data.report import check_dataset
+from co2s_hf.data.report import check_dataset, update_statistics
+from co2s_hf.raster.image import NoData
 from co2s_hf.raster.write import write_image, write_mask
 
 
@@ -118,7 +122,7 @@ def test_pixels_without_data_are_counted_and_left_out(check, tmp_path):
     pixels[3, 0, 1] = 0  # dark in one band, but not without data
     write_image(tmp_path / "images" / "t1_u.png", pixels)
     write_image(tmp_path / "images" / "t2_u.png", np.zeros((6, 9, 3), np.uint8))
-    report = check(nodata=0)
+    report = check(nodata=NoData(0))
     assert report.parts["unlabelled"].nodata_share == 0.75 and report.parts["labelled"].nodata_share == 0
     assert report.bands[0]["minimum"] > 0 and report.bands[1]["minimum"] == 0
     assert found(report) == [("warning", "image without data")]
@@ -127,8 +131,10 @@ def test_pixels_without_data_are_counted_and_left_out(check, tmp_path):
 def test_bands_that_are_not_as_described(check, tmp_path):
     write_image(tmp_path / "images" / "t1_u.png", np.full((6, 9, 1), 400, np.uint16))
     report = check()
-    assert found(report) == [("error", "bands of an image"), ("warning", "dark images")]
-    assert report.findings[0].finding == "1 bands of uint16; expected 3 of uint8, as bands says"
+    assert found(report) == [("error", "bands of an image")]
+    assert "t1_u.png has 1 band; expected 3 (red, green, blue)" in report.findings[0].finding
+    report = check(bands=Bands(("red", "green", "blue"), dtype="uint16"))
+    assert [f.finding for f in report.findings[1:]] == ["uint8 values; expected uint16, as bands.dtype says"] * 4
 
 
 def test_a_mistaken_encoding_is_an_error(check, described):
@@ -195,3 +201,71 @@ def test_a_fourth_band_called_alpha_is_a_band_where_four_are_described(check, de
     assert ("error", "bands of an image") not in found(check(bands=Bands(("red", "green", "blue", "nir"))))
     three = check()  # then it is alpha, and says where there is no data
     assert [band["name"] for band in three.bands] == ["red", "green", "blue"]
+
+
+def test_a_fully_labelled_set_is_fit_to_be_split(check, described, tmp_path, capsys):
+    for name in ("t1_u", "t2_u"):
+        draw(tmp_path, name)
+    report = check(labelled=None, unlabelled=None)
+    assert report.verdict == "fit to be split: 0 errors, 0 warnings"
+    assert found(report) == [("note", "no unlabelled image")] and "co2s data split" in report.findings[0].fix
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert main(["data", "split", str(tmp_path), str(tmp_path / "half"), "--fraction", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "2 labelled, 2 unlabelled, 1 validation images." in said
+    assert re.search(r"sea & lake +50\.00 % +50\.00 %", said)
+    assert main(["data", "check", str(tmp_path / "half")]) == 0
+    assert "fit for training" in capsys.readouterr().out
+
+
+def test_statistics_that_no_longer_hold_are_reported_and_rewritten(check, described, tmp_path, capsys):
+    bands = Bands(("red", "green", "blue"), rgb=(0, 1, 2))
+    pixels = {}
+    for path in sorted((tmp_path / "images").iterdir()):
+        image = np.array(Image.open(path))
+        image[:2] = 0
+        write_image(path, image)
+        pixels[path] = image[2:].reshape(-1, 3).astype(np.float64)
+    everything = np.concatenate(list(pixels.values()))
+    with_borders = np.concatenate([everything, np.zeros((len(pixels) * 2 * 9, 3))])
+    stale = replace(bands, mean=tuple(with_borders.mean(0).tolist()), std=tuple(with_borders.std(0).tolist()))
+    assert found(check(bands=stale)) == []
+    report = check(bands=stale, nodata=NoData(0))
+    (finding,) = [one for one in report.findings if one.kind == "statistics of the bands"]
+    assert f"{everything.mean(0)[0]:.6g}" in finding.finding
+    path = tmp_path / "dataset.yaml"
+    path.write_text(path.read_text().replace("nodata: 0", "nodata: 0  # as the borders are"))
+    before = path.read_text()
+    assert main(["data", "check", str(path), "--update_statistics"]) == 0
+    loaded = DatasetDescription.load(path)
+    np.testing.assert_allclose(loaded.bands.mean, everything.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(loaded.bands.std, everything.std(0), rtol=1e-5)
+    assert loaded.nodata == NoData(0) and loaded.label_map == described.label_map
+    others = [line for line in before.splitlines() if "mean: [" not in line and "std: [" not in line]
+    assert [line for line in path.read_text().splitlines() if "mean: [" not in line and "std: [" not in line] == others
+    assert "statistics of the bands" not in [one.kind for one in check_dataset(path).findings]
+
+
+@pytest.mark.parametrize("form", ["  mean:\n  - 1\n  - 2\n  - 3\n", "  mean: null\n", "  mean:\n    [1,\n     2, 3]\n"])
+def test_statistics_are_rewritten_however_they_are_written(check, tmp_path, form):
+    check(bands=Bands(("red", "green", "blue"), mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0)))
+    path = tmp_path / "dataset.yaml"
+    content = yaml.safe_load(path.read_text())
+    bands = content.pop("bands")
+    del bands["mean"]
+    lines = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in bands.items())
+    path.write_text(yaml.safe_dump(content) + f"bands:\n{form}{lines}")
+    report = check_dataset(path)
+    update_statistics(path, report.bands)
+    mean = [float(f"{band['mean']:.6g}") for band in report.bands]
+    assert list(DatasetDescription.load(path).bands.mean) == mean
+
+
+def test_dark_borders_of_jpeg_are_no_data_as_far_as_they_reach(check, tmp_path):
+    pixels = np.full((6, 9, 3), 120, np.uint8)
+    pixels[:, :3] = np.random.default_rng(0).integers(0, 13, (6, 3, 3))
+    pixels[3, 5] = 5  # a dark roof
+    write_image(tmp_path / "images" / "t1_u.png", pixels)
+    report = check(nodata=NoData(0.0, 12.0))
+    assert report.parts["unlabelled"].nodata_pixels == 18
+    assert check(nodata=NoData(5.0)).parts["unlabelled"].nodata_pixels == int((pixels == 5).all(2).sum())

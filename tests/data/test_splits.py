@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from co2s_hf.data.folders import DataError, DataSplit, Sample, find_split
 from co2s_hf.data.lists import read_list
-from co2s_hf.data.splits import Blocks, draw_split, leaks, write_split
+from co2s_hf.data.splits import Blocks, class_shares, draw_split, leaks, write_split
 from co2s_hf.raster.write import write_image, write_mask
 
 GRID = Blocks(r"(?P<scene>\w+)/(?P<column>\d+)_(?P<row>\d+)", tiles=2)
@@ -141,6 +141,25 @@ def test_the_rarest_class_is_labelled_first():
     for seed in range(5):
         split = draw_split(samples, classes=("a", "b"), count=1, seed=seed, class_pixels=pixels)
         assert split.labelled == (samples[7],)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_labels_have_the_classes_of_the_pool(seed):
+    """Of 300 tiles, a class of 5 % lies in a tenth of them: eight labelled ones must not miss it, nor hold it alone."""
+    rng = np.random.default_rng(seed)
+    samples = _grid(scenes=1, columns=20, rows=15)
+    pixels = {}
+    for sample in samples:
+        rare = 500 if rng.random() < 0.1 else 0
+        field = int(rng.integers(0, 1001 - rare))
+        pixels[sample.image] = (field, 1000 - rare - field, rare)
+    pool = np.sum(list(pixels.values()), axis=0) / (1000 * len(samples))
+    split = draw_split(samples, classes=("a", "b", "c"), count=8, seed=seed, class_pixels=pixels)
+    drawn = np.sum([pixels[s.image] for s in split.labelled], axis=0) / 8000
+    assert abs(drawn - pool).max() < 0.03
+    shares = class_shares(split, pixels)
+    assert shares[0].split() == ["class", "labelled", "validation"]
+    assert shares[3].split() == ["c", f"{100 * drawn[2]:.2f}", "%", "0.00", "%"]
 
 
 def test_tiles_next_to_a_validation_block_are_left_out():
