@@ -18,10 +18,10 @@ from transformers import AutoConfig
 from co2s_hf.data import hub, prepare
 from co2s_hf.data.band_statistics import BandStatistics
 from co2s_hf.data.folders import DataSplit, Sample
-from co2s_hf.raster.areas import ground_areas
 from co2s_hf.pretrained_backbones import RGB
 from co2s_hf.publish.card import CardFacts, DataFacts
 from co2s_hf.publish.licences import Parent, find_licence_text
+from co2s_hf.raster.areas import ground_areas
 from co2s_hf.raster.errors import RasterError
 from co2s_hf.raster.grid import Grid
 from co2s_hf.raster.image import Band, Reading

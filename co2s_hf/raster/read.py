@@ -349,7 +349,10 @@ class RasterFile:
         with gdal_refusals(self.name):
             read = [self.dataset.read(some, window=window, out_shape=(len(some), *out_shape)) for some in groups]
         pixels = self._upright(read[0] if len(read) == 1 else np.concatenate(read).astype(self.dtype, copy=False))
-        return np.moveaxis(np.ascontiguousarray(np.moveaxis(pixels, 0, 2)), 2, 0)
+        laid = np.empty((*pixels.shape[1:], len(pixels)), pixels.dtype)
+        for place, band in enumerate(pixels):  # an eighth of the time of `ascontiguousarray`
+            laid[..., place] = band
+        return np.moveaxis(laid, 2, 0)
 
     def _sources(
         self, pixels: NDArray[Any], rows: slice, columns: slice, shape: tuple[int, int] | None

@@ -299,7 +299,8 @@ def float_images(base: Path, tries: int) -> Iterator[Outcome]:
         image = sorted((here / "scenes" / "images").iterdir())[random.integers(9)]
         pixels = random.random((3, 64, 64), np.float32)
         pixels[:, random.random((64, 64)) < 0.1] = random.choice([math.nan, math.inf, -math.inf])
-        with rasterio.open(image, "w", driver="GTiff", height=64, width=64, count=3, dtype="float32") as file:
+        profile = dict(driver="GTiff", height=64, width=64, count=3, dtype="float32")
+        with rasterio.open(image, "w", transform=rasterio.Affine(1, 0, 0, 0, -1, 64), **profile) as file:
             file.write(pixels)
         status = _train(train, here)
         metrics = json.loads((here / "run" / "metrics.json").read_text()) if status == 0 else {"skipped_steps": -1}

@@ -402,7 +402,7 @@ def no_images(folder):
         pytest.param(
             list_validation,
             dict(unlabelled=["unlabelled.txt"]),
-            ["1 validation image also among the unlabelled images", "i2.png", "take them out of one of the two"],
+            ["listed as unlabelled and validation", "i2.png", "take them out of one of the two"],
             id="validation images in the unlabelled list",
         ),
         pytest.param(
