@@ -197,7 +197,10 @@ def reference_raster(
                 "missing; expected equal grids, or a CRS in both. Give it to them, for example with `rio edit-info "
                 "--crs`."
             )
-        grid.window(slice(0, 1), slice(0, 1)).places_on(file.grid)  # what has no way to the map is said ahead
+        try:
+            grid.window(slice(0, 1), slice(0, 1)).places_on(file.grid)
+        except RasterError as error:  # a plan of a building site, for example, says not where the site is
+            raise RasterError(f"{path} cannot be laid on {name}. {error}") from None
         yield ReferenceRaster(file, grid, named_classes(dataset), lookup)
 
 

@@ -139,7 +139,6 @@ def lines_of(path: str | Path) -> list[dict[str, str]]:
 @contextmanager
 def _refusals(path: str | Path) -> Iterator[None]:
     """Turn what OGR, GEOS and PROJ say of a file into one `RasterError`."""
-
     try:
         yield
     except (
@@ -189,7 +188,6 @@ def read_features(
     Raises:
         RasterError: it is no such file, or holds nothing, or no such field or layer, or other geometries.
     """
-
     layers = layers_of(path)
     if layer is None and len(layers) != 1 or layer is not None and layer not in layers:
         raise RasterError(
@@ -257,9 +255,8 @@ def on_grid(features: Features, grid: Grid, name: str) -> NDArray[Any]:
         name: of that raster, for errors.
 
     Raises:
-        RasterError: one of both has no CRS.
+        RasterError: one of both has no CRS, or there is no way from one to the other.
     """
-
     geometries = features.geometries
     if (features.crs is None) != (grid.crs is None):
         without, other = (features.path, name) if features.crs is None else (name, features.path)
@@ -269,7 +266,10 @@ def on_grid(features: Features, grid: Grid, name: str) -> NDArray[Any]:
         )
     with _refusals(features.path):
         if features.crs is not None and grid.crs is not None:
-            geometries = _reprojected(geometries, features.crs, grid.crs)
+            try:
+                geometries = _reprojected(geometries, features.crs, grid.crs)
+            except RasterError as error:
+                raise RasterError(f"{features.path} cannot be laid on {name}. {error}") from None
         geometries = _finite(geometries)  # beyond what the projection reaches there is no place
         to_pixel = np.linalg.inv(np.array([grid.transform[:3], grid.transform[3:], (0, 0, 1)]))
         placed = shapely.transform(geometries, lambda xy: xy @ to_pixel[:2, :2].T + to_pixel[:2, 2])
@@ -278,7 +278,6 @@ def on_grid(features: Features, grid: Grid, name: str) -> NDArray[Any]:
 
 def _finite(geometries: NDArray[Any]) -> NDArray[Any]:
     """Geometries, empty ones in the place of those with a coordinate that is not finite."""
-
     finite: NDArray[np.bool_] = np.isfinite(shapely.bounds(geometries)).all(axis=1)
     return np.where(finite, geometries, shapely.from_wkt("POINT EMPTY"))
 
@@ -291,7 +290,6 @@ def _reprojected(geometries: NDArray[Any], source: str, target: str) -> NDArray[
 
 def points_of(geometries: NDArray[Any]) -> NDArray[np.float64]:
     """Coordinates (n, 2) of points; NaN for an empty one."""
-
     places = np.full((len(geometries), 2), np.nan)
     holds = ~shapely.is_empty(geometries)  # GEOS refuses to say where an empty one is
     places[holds] = shapely.get_coordinates(geometries[holds])
@@ -300,14 +298,12 @@ def points_of(geometries: NDArray[Any]) -> NDArray[np.float64]:
 
 def points_at(x: Sequence[float], y: Sequence[float]) -> NDArray[Any]:
     """Points (n,) from coordinates."""
-
     points: NDArray[Any] = shapely.points(np.stack([x, y], axis=1))
     return points
 
 
 def covered(geometries: NDArray[Any], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) share of boxes (n, 4) of x0, y0, x1, y1 that polygons cover; where they overlap it is counted twice."""
-
     rectangles = shapely.box(*boxes.T)
     which, polygon = shapely.STRtree(geometries).query(rectangles)
     shared = shapely.area(shapely.intersection(rectangles[which], shapely.make_valid(geometries[polygon])))

@@ -26,6 +26,7 @@ from co2s_hf.geo.polygons import PolygonSettings
 from co2s_hf.geo.predict import PredictSettings, ScenePrediction
 from co2s_hf.geo.scene import open_scene
 from co2s_hf.raster.cog import NODATA, opened
+from co2s_hf.raster.colours import class_colours
 from co2s_hf.raster.errors import RasterError
 from co2s_hf.raster.read import RasterFile
 from tests.geo.pixel_model import PixelModel, pixel_processor
@@ -114,7 +115,7 @@ def test_the_files_of_a_map(write_scene, tmp_path):
                 assert set(made.dtypes) == {"uint8"} and set(made.nodatavals) == {NODATA} and made.overviews(1) == [2]
     with rasterio.open(done.classes) as made:
         assert json.loads(made.tags()["classes"]) == ["water", "road", "tree"] and made.tags()["class_1"] == "road"
-        assert made.colormap(1)[0][:3] == (52, 120, 200)
+        assert made.colormap(1)[0][:3] == class_colours(["water", "road", "tree"])[0]
     with rasterio.open(done.files[".probabilities.tif"]) as made:
         assert made.descriptions == ("water", "road", "tree") and made.scales == (0.004,) * 3
         confidence, classes = read(done.files[".confidence.tif"])[0], read(done.classes)[0]
@@ -382,8 +383,8 @@ def test_the_map_of_a_scene_is_that_of_the_model(tiny_model, blots, write_scene,
 
 def test_windows_of_another_side_share_the_same_part(write_scene, tmp_path):
     model = PixelModel(window_px=30, window_stride_px=20).eval()
-    with opened(write_scene()) as dataset:
-        for settings, overlap in (({}, 10), ({"window_px": 60}, 20), ({"window_px": 60, "overlap_px": 3}, 3)):
-            asked = PredictSettings(**settings)
-            prediction = ScenePrediction(dataset, model, pixel_processor(), tmp_path, "map", asked)
+    for settings, overlap in (({}, 10), ({"window_px": 60}, 20), ({"window_px": 60, "overlap_px": 3}, 3)):
+        asked = PredictSettings(**settings)
+        with open_scene(write_scene(), asked, model.config) as scene:
+            prediction = ScenePrediction(scene, model, pixel_processor(), tmp_path, "map", asked)
             assert prediction.grid.overlap_px == overlap

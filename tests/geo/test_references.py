@@ -129,12 +129,12 @@ def test_rasters_that_cannot_be_used(write_scene):
     for band, said in ((None, "has 2 bands; expected one of classes, or its number"), (3, "not number 3")):
         with pytest.raises(RasterError, match=said):
             read(two, band=band)
-    with pytest.raises(RasterError, match="holds 0.5; expected whole ids"):
+    with pytest.raises(RasterError, match="holds 0.5; expected whole numbers"):
         read(raster(write_scene, np.full((20, 30), 0.5, np.float32)))
     with pytest.raises(RasterError, match="has 7; expected water"):
         read(raster(write_scene, np.full((20, 30), 7, np.uint8)))
     site = write_scene("site.tif", np.zeros((1, 20, 30), np.uint8), crs='LOCAL_CS["site",UNIT["metre",1]]')
-    with pytest.raises(RasterError, match=r"site\.tif cannot be put on .* expected CRSs of which one can be"):
+    with pytest.raises(RasterError, match=r"site\.tif cannot be laid on .* expected CRSs of which one can be"):
         read(site)
 
 

@@ -136,7 +136,7 @@ def test_what_ogr_and_proj_refuse_is_one_error_that_names_the_file(geojson, tmp_
         read_features(path, classes=True)
     site = 'LOCAL_CS["site",UNIT["metre",1]]'
     features = Features("a.geojson", np.array([shapely.Point(0, 0)]), None, site)
-    with pytest.raises(RasterError, match="a.geojson cannot be read"):
+    with pytest.raises(RasterError, match="a.geojson cannot be laid on"):
         on_grid(features, UTM, "map")
 
 
