@@ -383,8 +383,8 @@ def test_the_map_of_a_scene_is_that_of_the_model(tiny_model, blots, write_scene,
 
 def test_windows_of_another_side_share_the_same_part(write_scene, tmp_path):
     model = PixelModel(window_px=30, window_stride_px=20).eval()
-    for settings, overlap in (({}, 10), ({"window_px": 60}, 20), ({"window_px": 60, "overlap_px": 3}, 3)):
-        asked = PredictSettings(**settings)
+    for fields, overlap in (({}, 10), ({"window_px": 60}, 20), ({"window_px": 60, "overlap_px": 3}, 3)):
+        asked = PredictSettings(**fields)
         with open_scene(write_scene(), asked, model.config) as scene:
             prediction = ScenePrediction(scene, model, pixel_processor(), tmp_path, "map", asked)
             assert prediction.grid.overlap_px == overlap
