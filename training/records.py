@@ -106,10 +106,11 @@ def training_images(
         scale, offset: from stored to physical values; None where neither the files nor the reading say one, or where
             they say several.
         nodata, nodata_within: of the reading; None where it names no value.
+        band_names: how the files describe their bands; scenes to be mapped are searched by them, too. None without.
         bands_found_by: see `RasterFile`; None if mixed.
     """
     statistics: BandStatistics | None = None
-    found: dict[str, set[Any]] = {"dtype": set(), "factors": set(), "bands_found_by": set()}
+    found: dict[str, set[Any]] = {"dtype": set(), "factors": set(), "bands_found_by": set(), "band_names": set()}
     sizes_m = []
     for sample in samples[:: -(-len(samples) // LOOKED_AT)]:
         with open_image(sample.image, reading) as file:
@@ -119,6 +120,7 @@ def training_images(
         statistics.update(values, raster.valid)
         found["dtype"].add(str(raster.pixels.dtype))
         found["bands_found_by"].add(file.bands_found_by)
+        found["band_names"].add(tuple(band.description for band in raster.bands))
         found["factors"] |= {_said_factors(band, reading) for band in raster.bands}
         sizes_m.append(_gsd_m(raster.grid))
     assert statistics is not None
@@ -136,6 +138,7 @@ def training_images(
         "offset": offset,
         "nodata": None if nodata is None else nodata.value,
         "nodata_within": None if nodata is None else nodata.within,
+        "band_names": list(names) if (names := only["band_names"]) is not None and all(names) else None,
         "bands_found_by": only["bands_found_by"],
     }
 

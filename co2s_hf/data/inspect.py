@@ -508,4 +508,4 @@ def _offset(mask: Grid, image: Grid) -> str:
     return f"its corner lies {right:.4g} px right and {down:.4g} px down of that of the image ({sizes})"
 
 
-__all__ = ["PARTS", "Finding", "Inspection", "PartSummary", "from_error"]
+__all__ = ["Finding", "Inspection", "PARTS", "PartSummary", "from_error"]

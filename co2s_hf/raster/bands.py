@@ -49,6 +49,9 @@ def choose_bands(
             f"{name} has a palette of {len(palette)} colours, which are read as {meaning}; expected {count} bands. "
             f"Take an image of {count} bands."
         )
+    known = [_plain(band.description) for band in every]
+    if reading.described is not None and all(known.count(_plain(one)) == 1 for one in reading.described):
+        return [every[known.index(_plain(one))].number for one in reading.described], "description"
     if reading.names is not None and len(reading.names) == count:
         named = _by_name(name, every, [_plain(one) for one in reading.names])
         if named is not None:

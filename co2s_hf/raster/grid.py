@@ -206,4 +206,4 @@ def _from_control_points(dataset: Any) -> tuple[Transform, str | None]:
     )
 
 
-__all__ = ["MAX_SIDE_PX", "NO_PLACE", "Grid", "Transform", "transformed"]
+__all__ = ["Grid", "MAX_SIDE_PX", "NO_PLACE", "Transform", "transformed"]

@@ -99,6 +99,7 @@ class Reading:
 
     Attributes:
         names: Names of the bands that are wanted, in their order; found by description, else by colour, else by order.
+        described: How files of training describe these bands, where that differs from the names; looked for first.
         count: How many bands are wanted; None for the number of `names`, or all but alpha.
         numbers: The wanted bands by their numbers, counted from 1: overrides the names.
         nodata: Value without data, besides what the file says.
@@ -106,6 +107,7 @@ class Reading:
     """
 
     names: tuple[str, ...] | None = None
+    described: tuple[str, ...] | None = None
     count: int | None = None
     numbers: tuple[int, ...] | None = None
     nodata: NoData | None = None
@@ -125,7 +127,13 @@ class Reading:
     def for_model(cls, config: Any, **given: Any) -> "Reading":
         """The bands that a model takes: those that its configuration names; three bands without names are RGB."""
         names = config.bands or (COLOURS if config.num_channels == 3 else None)
-        return cls(names=None if names is None else tuple(names), count=config.num_channels, **given)
+        described = (config.training_images or {}).get("band_names")
+        return cls(
+            names=None if names is None else tuple(names),
+            described=None if described is None else tuple(described),
+            count=config.num_channels,
+            **given,
+        )
 
 
 @dataclass(frozen=True)
@@ -288,8 +296,8 @@ def _scaled(values: NDArray[Any], scale: float, offset: float) -> NDArray[np.flo
 
 
 __all__ = [
-    "COLOURS",
     "Band",
+    "COLOURS",
     "EncodedImage",
     "FileWindow",
     "ImageFile",

@@ -5,6 +5,7 @@ import struct
 from io import BytesIO
 from typing import Any, BinaryIO
 
+from .errors import RasterError
 from .image import EncodedImage
 
 UPRIGHT = 1
@@ -17,6 +18,9 @@ def orientation(source: EncodedImage | str | os.PathLike[str], driver: str) -> i
     """EXIF's number, 1 to 8, of a TIFF, PNG or WebP file; 1, upright, where the header says nothing that makes sense.
 
     Source: TIFF 6.0 p. 36, where EXIF's tag comes from; PNG and WebP hold a small TIFF file in a chunk.
+
+    Raises:
+        RasterError: A PNG ends before its last chunk: GDAL, which decodes it at once, would give zeros without a word.
     """
     find = {"GTiff": _in_tiff, "PNG": _in_png, "WEBP": _in_webp}.get(driver)
     if find is None:
@@ -24,7 +28,14 @@ def orientation(source: EncodedImage | str | os.PathLike[str], driver: str) -> i
     try:
         with BytesIO(source.data) if isinstance(source, EncodedImage) else open(source, "rb") as file:
             found = find(file)
-    except (OSError, struct.error):  # what GDAL alone can open; or a header that ends too early
+    except OSError:  # what GDAL alone can open
+        return UPRIGHT
+    except struct.error:  # a header that ends too early
+        if driver == "PNG":
+            raise RasterError(
+                f"{source} cannot be read (it ends in the middle); expected a whole image. Fetch or export it again, "
+                "or take it out."
+            ) from None
         return UPRIGHT
     return found if 1 <= found <= 8 else UPRIGHT
 
@@ -48,14 +59,20 @@ def _in_tiff(file: BinaryIO) -> int:
 
 
 def _in_png(file: BinaryIO) -> int:
+    """Walks all chunks, up to the last one: whether that is there is what `orientation` raises for."""
     file.seek(8)
-    while True:
+    found, kind = UPRIGHT, b""
+    while kind != b"IEND":
         length, kind = _unpacked(file, ">I4s")
+        behind = file.tell() + length
         if kind == b"eXIf":
-            return _in_tiff(BytesIO(file.read(length)))
-        if kind == b"IEND":
-            return UPRIGHT
-        file.seek(length + 4, os.SEEK_CUR)
+            try:
+                found = _in_tiff(BytesIO(file.read(length)))
+            except struct.error:  # nothing that makes sense
+                found = UPRIGHT
+        file.seek(behind)
+        _unpacked(file, ">I")  # its checksum
+    return found
 
 
 def _in_webp(file: BinaryIO) -> int:

@@ -158,6 +158,9 @@ def open_raster(
     with ExitStack() as stack:
         stack.enter_context(quiet())
         stack.enter_context(gdal_environment())
+        if not isinstance(path, EncodedImage) and not os.path.isfile(path):
+            # Decoded at once, in half the time, a PNG may end in the middle without a word; see `orientation`.
+            stack.enter_context(rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO"))
         with gdal_refusals(path):
             if isinstance(path, EncodedImage):
                 path = stack.enter_context(rasterio.MemoryFile(path.data)).name
@@ -168,8 +171,7 @@ def open_raster(
 
 def gdal_environment() -> Any:
     """A rasterio environment in which GDAL keeps little. GDAL looks at it once, when it reads its first block."""
-    # GDAL's fast way to decode a PNG takes what a truncated file lacks for zeros, without a word.
-    return rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES, GDAL_PNG_WHOLE_IMAGE_OPTIM="NO")
+    return rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES)
 
 
 @contextmanager
@@ -211,8 +213,8 @@ class RasterFile:
             stored = Grid.of(dataset)
         except PlaceError as error:
             self.misplaced, stored = error, Grid(dataset.height, dataset.width)
-        # Who says where the pixels lie says how they are turned.
-        self._turn = _UPRIGHT if stored.is_placed else _TURNS.get(self.orientation, _UPRIGHT)
+        turn = _TURNS.get(self.orientation, _UPRIGHT)
+        self._turn = _UPRIGHT if stored.is_placed else turn  # who says where the pixels lie says how they are turned
         self._whole = Grid(stored.width, stored.height) if self._turn[0] else stored
         self.grid, self._corner = self._whole, (0, 0)
         if isinstance(source, FileWindow):

@@ -421,6 +421,6 @@ __all__ = [
     "rasterized",
     "read_features",
     "table_of",
-    "write_footprints",
     "write_features",
+    "write_footprints",
 ]

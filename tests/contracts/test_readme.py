@@ -21,7 +21,7 @@ def test_the_two_commands_stand_as_the_project_promises_them():
 def test_every_flag_is_an_argument(capsys):
     actions = [*build_parser()._actions, *purify_labels.build_parser()._actions]
     known = {flag for action in actions for flag in action.option_strings}
-    data = [["data", action] for action in ("init", "check", "split", "prepare", "fetch")]
+    data = [["data", action] for action in ("init", "check", "show", "split", "prepare", "fetch")]
     for command in (
         *data,
         ["push"],

@@ -285,7 +285,7 @@ def _space_words(folder: Path, canary: Path) -> None:
     scene = scene_file.read_header(next(folder.iterdir()), max_megabytes=1, max_megapixels=1)
     from segmentation_view import class_shares
 
-    shares = class_shares(np.zeros((2, 2), np.uint8), [HTML], [(1, 2, 3)])
+    shares = class_shares(np.zeros((2, 2), np.uint8), [HTML], [(1, 2, 3)], scene_file.pixel_areas(scene))
     pages = [page_parts.facts(scene), page_parts.table(shares, HTML), page_parts.legend({HTML: shares, "b": shares})]
     pages += [page_parts.notice(HTML, "error"), page_parts.stage("data:", {HTML: "", "b": ""}, (1, 1))]
     assert not any("<script" in page or "<img src=x" in page for page in pages)
@@ -304,7 +304,7 @@ def _upload(folder: Path, canary: Path, name: str, data: bytes | None, *words: s
     else:
         path.write_bytes(data)
     limits = dict(max_megabytes=50, max_megapixels=16)
-    refused(lambda: scene_file.read_pixels(scene_file.read_header(path, **limits)), *words)
+    refused(lambda: scene_file.read_scene(scene_file.read_header(path, **limits)), *words)
 
 
 def _geo_upload(folder: Path, canary: Path) -> None:
@@ -346,10 +346,10 @@ ATTACKS = {
         "PNG of 2 * 10^8 pixels": lambda f, c: _upload(f, c, "a.png", png(14_000, 14_000), "a.png"),
         "JPEG of 4 * 10^9 pixels": lambda f, c: _upload(f, c, "a.jpg", jpeg(65_000, 65_000), "a.jpg"),
         "GeoTIFF of 10^10 pixels": _geo_upload,
-        "VRT as .tif": lambda f, c: _upload(f, c, "a.tif", VRT, "a.tif", "neither PNG"),
-        "HTML as .png": lambda f, c: _upload(f, c, "a.png", HTML.encode(), "a.png", "neither PNG"),
-        "SVG": lambda f, c: _upload(f, c, "a.svg", b"<svg onload='alert(1)'/>", "a.svg", "neither PNG"),
-        "nothing": lambda f, c: _upload(f, c, "a.png", b"", "a.png", "neither PNG"),
+        "VRT as .tif": lambda f, c: _upload(f, c, "a.tif", VRT, "a.tif", "cannot be read as an image"),
+        "HTML as .png": lambda f, c: _upload(f, c, "a.png", HTML.encode(), "a.png", "cannot be read as an image"),
+        "SVG": lambda f, c: _upload(f, c, "a.svg", b"<svg onload='alert(1)'/>", "a.svg", "cannot be read as an image"),
+        "nothing": lambda f, c: _upload(f, c, "a.png", b"", "a.png", "cannot be read as an image"),
         "cut TIFF": lambda f, c: _upload(f, c, "a.tif", b"II*\0\x08\0\0\0", "a.tif"),
     },
 }

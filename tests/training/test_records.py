@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import rasterio
 
 from co2s_hf.data.folders import Sample
 from co2s_hf.publish.card import DataFacts
 from co2s_hf.raster.image import NoData, Reading
+from co2s_hf.raster.read import open_raster
 from co2s_hf.raster.write import write_image
 from training.records import data_facts, machine, training_images, versions
 
@@ -49,6 +52,7 @@ def test_images_of_training_are_recorded_as_the_model_sees_them(tmp_path):
         "offset": None,
         "nodata": 0,
         "nodata_within": 0,
+        "band_names": None,
         "bands_found_by": "order",
     }
     unknown = training_images(samples[2:], Reading(), gsd_m=None, image_scale=1)
@@ -58,3 +62,22 @@ def test_images_of_training_are_recorded_as_the_model_sees_them(tmp_path):
 def test_who_made_the_numbers():
     assert {"python", "torch", "transformers", "accelerate", "co2s_hf"} == set(versions())
     assert " cores, " in machine()
+
+
+def test_a_model_of_described_bands_finds_them_again_by_their_descriptions(tmp_path):
+    """Bands called B2, B3, B4 and B8 in the files are blue, green, red and nir to the model."""
+    pixels = np.arange(4 * 20 * 20, dtype=np.uint8).reshape(4, 20, 20)
+    paths = {}
+    for name, order in (("trained", [0, 1, 2, 3]), ("mapped", [3, 2, 1, 0])):
+        paths[name] = tmp_path / f"{name}.tif"
+        size = dict(count=4, height=20, width=20, dtype="uint8", transform=rasterio.Affine(1, 0, 0, 0, -1, 9))
+        with rasterio.open(paths[name], "w", driver="GTiff", photometric="MINISBLACK", **size) as file:
+            file.write(pixels[order])
+            file.descriptions = [("B2", "B3", "B4", "B8")[i] for i in order]
+    reading = Reading(names=("B2", "B3", "B4", "B8"))
+    facts = training_images([Sample(paths["trained"], None, "a")], reading, gsd_m=None, image_scale=1)
+    assert facts["band_names"] == ["b2", "b3", "b4", "b8"] and facts["bands_found_by"] == "description"
+    config = SimpleNamespace(bands=["blue", "green", "red", "nir"], num_channels=4, training_images=facts)
+    with open_raster(paths["mapped"], Reading.for_model(config)) as file:
+        assert [band.number for band in file.bands] == [4, 3, 2, 1] and file.bands_found_by == "description"
+        assert np.array_equal(file.read().pixels, pixels)
