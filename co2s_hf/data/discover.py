@@ -308,7 +308,7 @@ def _described_bands(kind: _Kind, dtype: str, has_alpha: bool, answers: Answers,
         notes.append(about[0].upper() + about[1:] + ".")
     low, high = measured.minimum.min(), measured.maximum.max()
     notes.append(f"{total} bands of {dtype}, values from {low:g} to {high:g}.")
-    names = _band_names(kind, measured, has_alpha, is_open, as_band, answers)
+    names = _band_names(kind, measured, has_alpha, is_open, as_band, answers, notes)
     known = [name.lower() for name in names]
     rgb: Any = [known.index(colour) for colour in RGB] if set(RGB) <= set(known) else None
     if rgb is None and total >= 3 and any(name.startswith(TODO) for name in names):
@@ -327,7 +327,13 @@ def _described_bands(kind: _Kind, dtype: str, has_alpha: bool, answers: Answers,
 
 
 def _band_names(
-    kind: _Kind, measured: BandStatistics, has_alpha: bool, is_open: bool, as_band: bool, answers: Answers
+    kind: _Kind,
+    measured: BandStatistics,
+    has_alpha: bool,
+    is_open: bool,
+    as_band: bool,
+    answers: Answers,
+    notes: list[str],
 ) -> list[str]:
     total = len(measured.mean)
     last = [ALPHA] if is_open else ["band4" if total == 4 else f"band{total}"] if as_band else []
@@ -349,6 +355,13 @@ def _band_names(
         return [*RGB, *last]
     if colours == 1:
         return ["grey", *last]
+    coloured = [band.colour for band in kind.file_bands if not band.is_alpha]
+    if set(coloured[:colours]) == set(RGB) and len(coloured) >= colours == 3:
+        notes.append(
+            f"The bands are called {', '.join(coloured[:3])}, as the files colour them; many programs colour any three "
+            "bands so: where they show something else, say it with --bands NAME …."
+        )
+        return [*coloured[:3], *last]
     ranges = zip(measured.minimum[:colours], measured.maximum[:colours], strict=True)
     return [*(f"{TODO}: name of band {i}, values {low:g} to {high:g}" for i, (low, high) in enumerate(ranges)), *last]
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from co2s_hf.__main__ import main
@@ -84,8 +85,22 @@ def test_a_pool_lists_and_subfolders_become_the_split(tmp_path):
     assert splits["validation"] == ["val/**/*"] and splits["validation_fraction"] is None
 
 
-def test_three_bands_of_a_tiff_may_be_any(tmp_path):
-    bands = discover(fill(tmp_path, suffix=".tif")).document["bands"]
+def without_colours(folder):
+    """Write the TIFFs of a folder again, with bands of which they do not say what they show."""
+    for path in (folder / "images").iterdir():
+        pixels = np.array(Image.open(path)).transpose(2, 0, 1)
+        size = dict(count=3, height=pixels.shape[1], width=pixels.shape[2], dtype="uint8")
+        transform = rasterio.Affine(1, 0, 0, 0, -1, 0)
+        with rasterio.open(path, "w", "GTiff", photometric="MINISBLACK", transform=transform, **size) as file:
+            file.write(pixels)
+    return folder
+
+
+def test_three_bands_of_a_tiff_are_named_by_its_colours_else_by_a_person(tmp_path):
+    found = discover(fill(tmp_path / "rgb", suffix=".tif"))
+    assert found.document["bands"]["names"] == ["red", "green", "blue"] and found.document["bands"]["rgb"] == [0, 1, 2]
+    assert any("as the files colour them" in note and "--bands NAME" in note for note in found.notes)
+    bands = discover(without_colours(fill(tmp_path / "any", suffix=".tif"))).document["bands"]
     assert all(name.startswith("TODO: name of band") for name in bands["names"]) and bands["rgb"].startswith("TODO")
     assert discover(fill(tmp_path / "grey", bands=1)).document["bands"]["names"] == ["grey"]
 
@@ -122,7 +137,7 @@ def test_classes_on_the_command_line_leave_nothing_to_say(tmp_path, capsys):
 
 
 def test_what_is_left_is_asked_in_one_message(tmp_path, capsys):
-    fill(tmp_path, names=("t1_0", "t1_1", "t2_0"), suffix=".tif")
+    without_colours(fill(tmp_path, names=("t1_0", "t1_1", "t2_0"), suffix=".tif"))
     assert main(["data", "init", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     left = said.split("what is left to say")[1]
