@@ -90,7 +90,7 @@ def without_colours(folder):
     for path in (folder / "images").iterdir():
         pixels = np.array(Image.open(path)).transpose(2, 0, 1)
         size = dict(count=3, height=pixels.shape[1], width=pixels.shape[2], dtype="uint8")
-        transform = rasterio.Affine(1, 0, 0, 0, -1, 0)
+        transform = rasterio.Affine(1, 0, 500, 0, -1, 900)
         with rasterio.open(path, "w", "GTiff", photometric="MINISBLACK", transform=transform, **size) as file:
             file.write(pixels)
     return folder
