@@ -162,6 +162,8 @@ def parse_choice(text: str, options: Sequence[str], letters: str) -> int | None:
     1
     >>> parse_choice('{"answer": "Road"}', ["water", "road"], "AB")
     1
+    >>> parse_choice('{"answer": "B"}', ["b", "a"], "AB")
+    1
     >>> parse_choice('{"answer": "C"}', ["water", "road"], "AB") is None
     True
     """
@@ -173,9 +175,11 @@ def parse_choice(text: str, options: Sequence[str], letters: str) -> int | None:
         if not isinstance(answer, str):
             continue
         plain = answer.strip().strip(".").lower()
-        for place, option in enumerate(options):
-            if plain in (letters[place].lower(), option.lower(), f"{letters[place]}. {option}".lower()):
-                return place
+        marked = [f"{letter}. {option}".lower() for letter, option in zip(letters, options, strict=False)]
+        # A letter is a letter, also where a class is called by one: the question asks for it.
+        for names in ([letter.lower() for letter in letters[: len(options)]], marked, [one.lower() for one in options]):
+            if plain in names:
+                return names.index(plain)
     return None
 
 
