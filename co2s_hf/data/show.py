@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..raster.areas import ground_areas
 from ..raster.colours import class_colours, natural_picture
 from ..raster.errors import RasterError
 from ..raster.grid import Grid
@@ -380,13 +381,20 @@ def _band_facts(file: RasterFile, band: Band, statistics: Mapping[int, Any]) -> 
     }
 
 
+def _metres_per_pixel(grid: Grid) -> float | None:
+    try:
+        return ground_areas(grid).gsd_m
+    except RasterError:  # beyond a pole
+        return None
+
+
 def _grid_facts(file: RasterFile) -> dict[str, Any]:
     grid: Grid = file.grid
     return {
         "is_placed": grid.is_placed,
         "crs": grid.crs_name,
         "transform": list(grid.transform) if grid.is_placed else None,
-        "metres_per_pixel": grid.metres_per_pixel,
+        "metres_per_pixel": _metres_per_pixel(grid),
         "problem": None if file.misplaced is None else str(file.misplaced),
     }
 

@@ -1,12 +1,11 @@
 """Where the pixels of a raster lie, and where those of another one lie on them."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS, Geod, Transformer
+from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 from rasterio.transform import from_gcps
 
@@ -20,7 +19,6 @@ SAME_PX = 0.01
 """Grids that differ by less, anywhere, are the same: what is left of a place in the decimals of a text file."""
 
 _STRIPE_PX = 1 << 20
-_EARTH = Geod(ellps="WGS84")
 
 NO_PLACE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -80,21 +78,6 @@ class Grid:
         crs = CRS.from_user_input(self.crs)
         code = crs.to_epsg()
         return f"EPSG:{code} ({crs.name})" if code else crs.name
-
-    @property
-    def metres_per_pixel(self) -> float | None:
-        """Side, in metres on the ground, of a square as large as the pixel in the middle; None where nobody knows."""
-        if not self.is_placed or self.crs is None:
-            return None
-        column, row = self.width / 2, self.height / 2
-        places = self.to_ground(np.array([(column, row), (column + 1, row), (column, row + 1)]))
-        try:
-            (x, across_x, down_x), (y, across_y, down_y) = transformed(places, self.crs, "EPSG:4326").T
-        except RasterError:  # no CRS of the Earth
-            return None
-        azimuths, _, sides_m = _EARTH.inv([x, x], [y, y], [across_x, down_x], [across_y, down_y])
-        area_m2 = math.prod(sides_m) * abs(math.sin(math.radians(azimuths[0] - azimuths[1])))
-        return math.sqrt(area_m2) if math.isfinite(area_m2) and area_m2 else None
 
     def window(self, rows: slice, columns: slice) -> "Grid":
         """The grid of a rectangle of the pixels."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import rasterio
-from pyproj import Geod, Transformer
+from pyproj import Transformer
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 
@@ -98,27 +98,3 @@ def test_places_are_transformed_by_proj():
     np.testing.assert_allclose(transformed(places, WKT, "EPSG:27572"), np.stack(right, axis=1))
     with pytest.raises(RasterError, match="There is no way from nonsense to EPSG:4326"):
         transformed(places, "nonsense", "EPSG:4326")
-
-
-@pytest.mark.parametrize(
-    ("crs", "transform"),
-    [
-        ("EPSG:32633", (10, 0, 500_000, 0, -10, 5_000_000)),
-        ("EPSG:4326", (1e-4, 0, 15, 0, -1e-4, 60)),
-        ("EPSG:3857", (10, 0, 1_500_000, 0, -10, 8_000_000)),
-        ("EPSG:27572", (25, 0, 600_000, 0, -25, 2_400_000)),  # meridian of Paris, grads
-        ("EPSG:2263", (3, 1, 980_000, -1, -3, 200_000)),  # feet, turned
-    ],
-)
-def test_metres_per_pixel_are_those_on_the_ground(crs, transform):
-    grid = Grid(101, 101, transform, rasterio.crs.CRS.from_user_input(crs).to_wkt())
-    corners = grid.to_ground(np.array([(0, 0), (101, 0), (101, 101), (0, 101)], float))
-    longitudes, latitudes = Transformer.from_crs(crs, 4326, always_xy=True).transform(*corners.T)
-    area_m2, _ = Geod(ellps="WGS84").polygon_area_perimeter(longitudes, latitudes)
-    assert grid.metres_per_pixel == pytest.approx(abs(area_m2) ** 0.5 / 101, rel=1e-3)
-
-
-def test_nobody_knows_the_metres_of_what_has_no_place():
-    assert Grid(3, 3).metres_per_pixel is None and Grid(3, 3, (2, 0, 0, 0, -2, 0)).metres_per_pixel is None
-    local = 'LOCAL_CS["site",UNIT["metre",1]]'
-    assert Grid(3, 3, (2, 0, 0, 0, -2, 0), local).metres_per_pixel is None
