@@ -212,7 +212,8 @@ def unfinished_map(base: Path) -> tuple[Path, Check]:
     task = json.loads((parts / "task.json").read_text())
     task.pop("sha256")
     layers, (height, width) = len(task["layers"]), (160, 96)
-    bands = cut_bands(WindowGrid(height, width, 64, 16), 32)
+    windows = WindowGrid(height, width, task["window_px"], task["overlap_px"])
+    bands = cut_bands(windows, task["band_px"])
     if WorkFolder(base / "whole" / "run", "scene", task, layers=layers, width=width).missing(bands):
         raise SystemExit(f"the map to be damaged lacks bands:\n{(base / 'log').read_text()}")
 
