@@ -120,7 +120,7 @@ def compare(
     size = len(the_map.classes)
     grid, counts, data = the_map.grid, np.zeros((size, size), np.int64), 0
     boundaries = BoundaryCounts(size, boundary_px)
-    with tqdm(total=grid.height * grid.width, bar_format=BAR, disable=not progress, leave=False) as bar:
+    with tqdm(total=grid.height * grid.width, bar_format=BAR, disable=None if progress else True, leave=False) as bar:
         for rows in _steps(grid.height, block_px):
             for columns in _steps(grid.width, block_px):
                 around = _widened(rows, boundary_px, grid.height), _widened(columns, boundary_px, grid.width)

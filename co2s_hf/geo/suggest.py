@@ -167,7 +167,7 @@ def suggest(
         tiles += mine
         done += [False] * len(mine) if labelled is None else labelled.among(mine).tolist()
     found: dict[int, tuple[float, TileSummary]] = {}
-    with tqdm(total=len(tiles), unit="tile", desc="looking at", disable=not progress, leave=False) as bar:
+    with tqdm(total=len(tiles), unit="tile", desc="looking at", disable=None if progress else True, leave=False) as bar:
         for batch in _batches(tiles, model.config, settings, bar):
             probabilities, valid = students.probabilities([data for _, data in batch])
             for (place, data), summary in zip(batch, summaries(probabilities, valid), strict=True):
