@@ -4,7 +4,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -265,15 +266,22 @@ def write_text(path: str | Path, text: str, *, force: bool = False) -> None:
     """
     path = Path(path)
     refuse_existing(path, force=force)
+    with replaced_when_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replaced_when_whole(path: Path) -> Iterator[Path]:
+    """Another name to write to, beside the file; the file gets its own once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(unfinished, 0o644)  # mkstemp gives the owner alone any rights
-        os.replace(unfinished, path)
+        yield Path(name)
+        os.chmod(name, 0o644)  # mkstemp gives the owner alone any rights
+        os.replace(name, path)
     except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
         raise
 
 

@@ -6,11 +6,9 @@ Files are read in stripes, so that memory does not grow with them; only `arrays`
 import argparse
 import json
 import math
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +24,7 @@ from ..raster.ids import read_ids
 from ..raster.image import COLOURS, Band, FileWindow, NoData, Reading, is_grey
 from ..raster.read import RasterFile, check_pixels, image_driver, open_raster
 from ..raster.write import write_image
-from .description import DatasetDescription, refuse_existing
+from .description import DatasetDescription, refuse_existing, replaced_when_whole
 from .label_map import IGNORE, LabelMap, Value, show_counts, show_value, value_counts
 
 if TYPE_CHECKING:
@@ -528,11 +526,11 @@ def _show(arguments: argparse.Namespace) -> int:
         arrays = shown.arrays()
         if "unit" not in arrays and not arguments.json:
             print(f"{arguments.npz} holds no `unit`: nobody knows what the values mean.")
-        with _replaced(arguments.npz) as unfinished, open(unfinished, "wb") as file:
+        with replaced_when_whole(arguments.npz) as unfinished, open(unfinished, "wb") as file:
             np.savez_compressed(file, **arrays)
     if arguments.output is not None:
         picture = shown.preview()
-        with _replaced(arguments.output) as unfinished:
+        with replaced_when_whole(arguments.output) as unfinished:
             write_image(unfinished, picture)
     return 0
 
@@ -543,21 +541,6 @@ def _number(text: str) -> float:
         return int(text)
     except ValueError:
         return float(text)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """Another name to write to; the file gets its own once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)  # mkstemp gives the owner alone any rights
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 __all__ = ["Shown", "add_show", "to_text"]

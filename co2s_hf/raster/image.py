@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -249,11 +249,6 @@ class Raster:
     def _without_nodata(self, values: NDArray[Any]) -> NDArray[Any]:
         # Whatever the file has there, also 65535 or NaN, must not reach the statistics of a network.
         return values if self.valid.all() else np.where(self.valid, values, values.dtype.type(0))
-
-    def select(self, places: Sequence[int]) -> "Raster":
-        """The same raster with these bands, by their places in `bands` from 0."""
-        chosen = list(places)
-        return replace(self, pixels=self.pixels[chosen], bands=tuple(self.bands[i] for i in chosen))
 
 
 def unit_factors(name: str, bands: Sequence[Band], reading: Reading) -> list[tuple[float, float]]:

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from co2s_hf.raster.areas import GroundAreas, ground_areas
 from co2s_hf.raster.bands import choose_bands as find_bands
 from co2s_hf.raster.cog import write_class_map
-from co2s_hf.raster.colours import natural_bands, stretched
+from co2s_hf.raster.colours import natural_picture
 from co2s_hf.raster.errors import RasterError
 from co2s_hf.raster.grid import Grid
 from co2s_hf.raster.image import COLOURS, Band, Raster, Reading
@@ -172,10 +172,7 @@ def choose_bands(scene: Scene, num_bands: int, wanted: str = "", model_bands: Se
 
 def photo(scene: Scene) -> NDArray[np.uint8]:
     """A picture (H, W, 3) of a scene for the eye, white where there is no data. Raises as `read_scene`."""
-    raster = read_scene(scene)
-    colours = raster.colours
-    names = [band.name for band in raster.bands] if raster.palette is None else []
-    return stretched(colours[natural_bands(names, len(colours))], raster.valid)
+    return natural_picture(read_scene(scene))
 
 
 def write_png(path: str | Path, class_map: ClassMap, names: Sequence[str], colours: Sequence[Colour]) -> None:
